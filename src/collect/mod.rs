@@ -1,0 +1,34 @@
+//! All the input there is: a live kernel, a capture file, or an invented machine. Each is a [`Source`] of batches.
+
+use crossbeam_channel::Receiver;
+use std::time::Duration;
+
+use crate::tick::{Batch, ProcessKey, Session};
+
+/// What the layers above ask of a source. A source that cannot obey ignores it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Request {
+    /// Length of a tick from now on.
+    Interval(Duration),
+    /// Processes whose rows are on the screen: keep their facts fresh (memory, command line).
+    Visible(Vec<ProcessKey>),
+    /// The process that is being looked at, if one is: its memory placement, its symbols first.
+    Focus(Option<ProcessKey>),
+    /// Replay: hold before the next tick, or go on.
+    Hold(bool),
+}
+
+/// Why a source ended early. The message names what was tried, what went wrong and what would mend it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct SourceError(pub String);
+
+/// Something that yields ticks.
+pub trait Source: Send {
+    /// What does not change while it runs.
+    fn session(&self) -> Session;
+
+    /// Waits for the next batch, obeying `requests` meanwhile. `None` when there is no more, or when the other end of
+    /// `requests` is gone.
+    fn next(&mut self, requests: &Receiver<Request>) -> Result<Option<Batch>, SourceError>;
+}

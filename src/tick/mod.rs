@@ -1,0 +1,660 @@
+//! What everything above `collect` knows of the machine: one [`Tick`] per interval.
+//!
+//! Plain data: no handles, no addresses that only this process understands. A live kernel, a capture file and the
+//! invented source of the tests all yield the same types, so whatever stands above is driven by any of them.
+//!
+//! Kernel times are CLOCK_MONOTONIC nanoseconds; start times of tasks (parts of their identity) are CLOCK_BOOTTIME,
+//! as in field 22 of `/proc/PID/stat`. Absent is `None`, never zero.
+
+mod hist;
+mod names;
+
+pub use hist::{BUCKETS, Hist, bucket_high, bucket_low, bucket_mid, bucket_of};
+pub use names::{
+    Frame, FrameId, FrameKind, Module, ModuleId, ModuleKind, Names, Stack, StackEnd, StackId,
+    Symbol,
+};
+
+use serde::{Deserialize, Serialize};
+
+/// What a source yields, in order.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Batch {
+    /// Everything that happened in one interval.
+    Tick(Box<Tick>),
+    /// Names that were found between ticks (symbols arrive from a worker when it has them).
+    Names(Box<Names>),
+}
+
+/// What does not change while a source runs: the machine and how it is observed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Session {
+    /// Version of the sberf that recorded.
+    pub version: String,
+    /// Command line of that sberf.
+    pub command: String,
+    /// `uname -n`.
+    pub hostname: String,
+    /// `uname -r`.
+    pub kernel: String,
+    /// `uname -m`.
+    pub arch: String,
+    /// Ids of the CPUs that were online at the start.
+    pub cpus: Vec<u32>,
+    /// NUMA nodes with the CPUs on each; one node on most machines.
+    pub nodes: Vec<(u32, Vec<u32>)>,
+    /// How on-CPU samples are taken.
+    pub sampler: Sampler,
+    /// Intended length of a tick.
+    pub interval_ns: u64,
+    /// Unix time when the source started.
+    pub started_wall_ns: u64,
+    /// CLOCK_BOOTTIME minus CLOCK_MONOTONIC at the start: turns start times of tasks into ages.
+    pub boot_offset_ns: u64,
+    /// Bytes of one page of memory.
+    pub page_bytes: u64,
+    /// Each lens, and why it is off if it is.
+    pub lenses: Vec<LensStatus>,
+}
+
+/// Where on-CPU samples come from.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub enum Sampler {
+    /// Nothing is sampled; the text says why.
+    #[default]
+    Off,
+    /// Hardware cycle counter, samples per second and CPU.
+    Cycles(u32),
+    /// The kernel's cpu-clock timer (no PMU), samples per second and CPU.
+    CpuClock(u32),
+}
+
+/// One lens (a group of BPF programs) and whether it works here.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LensStatus {
+    /// `oncpu`, `sched`, `stacks`, `block`, `numa`, `life`, `tasks`.
+    pub name: String,
+    /// `None`: on. Otherwise why not, and what would mend it.
+    pub off: Option<String>,
+}
+
+/// Identity of a process: ids are re-used, so the start time belongs to it.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+pub struct ProcessKey {
+    /// Thread group id; what the screen calls PID.
+    pub tgid: u32,
+    /// Start of the group's leader, CLOCK_BOOTTIME ns.
+    pub start_ns: u64,
+}
+
+/// Identity of a thread.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+pub struct ThreadKey {
+    /// Thread id; what the screen calls TID.
+    pub tid: u32,
+    /// CLOCK_BOOTTIME ns.
+    pub start_ns: u64,
+}
+
+/// What a thread can be doing. Each nanosecond of its life belongs to exactly one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum State {
+    /// On a CPU, outside the kernel. (The split user/kernel is the kernel's own tick accounting.)
+    User,
+    /// On a CPU, inside the kernel.
+    Kernel,
+    /// Woken, waiting for a CPU.
+    Woken,
+    /// Preempted, waiting for a CPU.
+    Preempted,
+    /// Blocked until a disk answers.
+    Disk,
+    /// Blocked on a futex, a file lock or a semaphore.
+    Lock,
+    /// Blocked on a socket.
+    Net,
+    /// Blocked on a pipe.
+    Pipe,
+    /// Sleeping for a time.
+    Timer,
+    /// Waiting for any of several descriptors.
+    Poll,
+    /// Blocked in a page fault.
+    Fault,
+    /// Stopped by a signal or a debugger.
+    Stopped,
+    /// Blocked for another reason.
+    Other,
+}
+
+impl State {
+    /// Every state, in the order in which bars are drawn.
+    pub const ALL: [State; 13] = [
+        State::User,
+        State::Kernel,
+        State::Woken,
+        State::Preempted,
+        State::Disk,
+        State::Lock,
+        State::Net,
+        State::Pipe,
+        State::Timer,
+        State::Poll,
+        State::Fault,
+        State::Stopped,
+        State::Other,
+    ];
+    /// How many there are.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// The word on the screen and in exports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            State::User => "user",
+            State::Kernel => "kernel",
+            State::Woken => "runnable",
+            State::Preempted => "preempted",
+            State::Disk => "disk",
+            State::Lock => "lock",
+            State::Net => "net",
+            State::Pipe => "pipe",
+            State::Timer => "timer",
+            State::Poll => "poll",
+            State::Fault => "fault",
+            State::Stopped => "stopped",
+            State::Other => "other",
+        }
+    }
+
+    /// On a CPU.
+    pub const fn is_on_cpu(self) -> bool {
+        matches!(self, State::User | State::Kernel)
+    }
+
+    /// Wants a CPU and has none.
+    pub const fn is_runnable(self) -> bool {
+        matches!(self, State::Woken | State::Preempted)
+    }
+
+    /// Neither on a CPU nor wanting one.
+    pub const fn is_blocked(self) -> bool {
+        !self.is_on_cpu() && !self.is_runnable()
+    }
+}
+
+/// Nanoseconds by [`State`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateNs(pub [u64; State::COUNT]);
+
+impl StateNs {
+    /// Time in all states together: the wall time it accounts for.
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// Time on a CPU, in the kernel or outside.
+    pub fn on_cpu(&self) -> u64 {
+        self[State::User] + self[State::Kernel]
+    }
+
+    /// Time waiting for a CPU.
+    pub fn runnable(&self) -> u64 {
+        self[State::Woken] + self[State::Preempted]
+    }
+
+    /// Time blocked, for whatever reason.
+    pub fn blocked(&self) -> u64 {
+        self.total() - self.on_cpu() - self.runnable()
+    }
+
+    /// Adds another's time, state by state.
+    pub fn add(&mut self, other: &StateNs) {
+        for (mine, theirs) in self.0.iter_mut().zip(other.0) {
+            *mine = mine.saturating_add(theirs);
+        }
+    }
+}
+
+impl std::ops::Index<State> for StateNs {
+    type Output = u64;
+    fn index(&self, state: State) -> &u64 {
+        &self.0[state as usize]
+    }
+}
+
+impl std::ops::IndexMut<State> for StateNs {
+    fn index_mut(&mut self, state: State) -> &mut u64 {
+        &mut self.0[state as usize]
+    }
+}
+
+/// The interval that a tick covers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    /// CLOCK_MONOTONIC ns.
+    pub start_ns: u64,
+    /// CLOCK_MONOTONIC ns; not part of the interval.
+    pub end_ns: u64,
+    /// Unix time at `start_ns`.
+    pub wall_ns: u64,
+}
+
+impl Span {
+    /// Length in ns.
+    pub fn len_ns(&self) -> u64 {
+        self.end_ns.saturating_sub(self.start_ns)
+    }
+}
+
+/// All that happened on the machine in one interval.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Tick {
+    /// When.
+    pub span: Span,
+    /// Gauges of the whole machine.
+    pub host: Host,
+    /// Every thread that lived in the interval, asleep or not, in no order.
+    pub threads: Vec<ThreadTick>,
+    /// Processes seen for the first time, or whose facts changed.
+    pub processes: Vec<ProcessFacts>,
+    /// Block I/O by process and operation; only who asked for some.
+    pub io: Vec<ProcessIo>,
+    /// Weights of stacks.
+    pub stacks: Vec<StackWeight>,
+    /// Every CPU that was online.
+    pub cpus: Vec<CpuTick>,
+    /// Every NUMA node.
+    pub nodes: Vec<NodeTick>,
+    /// Every disk that exists or completed a request.
+    pub disks: Vec<DiskTick>,
+    /// The slowest block requests that completed, slowest first, bounded.
+    pub slow_requests: Vec<SlowRequest>,
+    /// Forks, execs and exits, oldest first.
+    pub events: Vec<Event>,
+    /// What could not be handed over, by cause; zero counts are left out.
+    pub losses: Vec<(Loss, u64)>,
+    /// What observing cost.
+    pub cost: Cost,
+    /// Names first used in this tick. Learn them before anything else of it.
+    pub names: Names,
+}
+
+/// One thread in one interval.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ThreadTick {
+    /// Which thread.
+    pub key: ThreadKey,
+    /// Of which process.
+    pub process: ProcessKey,
+    /// Its name; raw bytes made valid UTF-8, may hold control characters.
+    pub comm: String,
+    /// Where its time went. Sums to the part of the interval in which it lived.
+    pub ns: StateNs,
+    /// State at the end of the interval; `None` if it had exited. Running is [`State::User`] or [`State::Kernel`].
+    pub now: Option<State>,
+    /// When that state began, CLOCK_MONOTONIC ns.
+    pub since_ns: u64,
+    /// CPU on which it runs or ran last.
+    pub cpu: u32,
+    /// System call in which it is blocked now, if it is.
+    pub syscall: Option<u32>,
+    /// Times it left a CPU because it blocked.
+    pub voluntary: u32,
+    /// Times it was preempted.
+    pub involuntary: u32,
+    /// Times it was woken.
+    pub wakeups: u32,
+    /// Times it went to another CPU.
+    pub migrations: u32,
+    /// Page faults that needed no I/O.
+    pub minor_faults: u64,
+    /// Page faults that did.
+    pub major_faults: u64,
+    /// Waits for a CPU that ended in the interval.
+    pub runq: Hist,
+    /// Waits from leaving the CPU to being woken that ended in the interval.
+    pub off_cpu: Hist,
+    /// Stays on a CPU that ended in the interval.
+    pub slice: Hist,
+    /// On-CPU ns by node, in the order of [`Session::nodes`]; empty on one node.
+    pub node_ns: Vec<u64>,
+}
+
+/// What is known of a process beside its threads. Sent whole, whenever any of it changes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ProcessFacts {
+    /// Which.
+    pub key: ProcessKey,
+    /// Parent's tgid; 0 for none.
+    pub ppid: u32,
+    /// Name of the leader; may hold control characters.
+    pub comm: String,
+    /// Arguments, as they lie in memory but for NULs; `None` until read or when there is none (kernel threads).
+    pub cmdline: Option<Vec<String>>,
+    /// Real user id.
+    pub uid: u32,
+    /// Path within the cgroup hierarchy; `None` until read.
+    pub cgroup: Option<String>,
+    /// A thread of the kernel.
+    pub kernel: bool,
+    /// Resident memory, bytes.
+    pub rss_bytes: Option<u64>,
+    /// Virtual memory, bytes.
+    pub virtual_bytes: Option<u64>,
+    /// Target of `/proc/PID/exe`.
+    pub exe: Option<String>,
+    /// Pid inside its own pid namespace, where that differs.
+    pub inner_pid: Option<u32>,
+    /// Resident bytes by node, order of [`Session::nodes`]; only for the process in focus.
+    pub node_bytes: Option<Vec<u64>>,
+}
+
+/// Kinds of block request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum DiskOp {
+    /// Data to memory.
+    Read,
+    /// Data to the disk.
+    Write,
+    /// Cache flush.
+    Flush,
+    /// Discard, trim, write zeroes.
+    Discard,
+}
+
+impl DiskOp {
+    /// Every kind.
+    pub const ALL: [DiskOp; 4] = [DiskOp::Read, DiskOp::Write, DiskOp::Flush, DiskOp::Discard];
+
+    /// The word on the screen.
+    pub const fn name(self) -> &'static str {
+        match self {
+            DiskOp::Read => "read",
+            DiskOp::Write => "write",
+            DiskOp::Flush => "flush",
+            DiskOp::Discard => "discard",
+        }
+    }
+}
+
+/// Block requests that one process asked for and that completed in the interval.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProcessIo {
+    /// Who asked. Requests of the kernel's writeback threads stay with those threads: they say "writeback".
+    pub process: ProcessKey,
+    /// What.
+    pub op: DiskOp,
+    /// How many.
+    pub requests: u64,
+    /// How much.
+    pub bytes: u64,
+    /// Queued and on the device together.
+    pub latency: Hist,
+}
+
+/// What the weight of a stack means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Lens {
+    /// Samples taken on a CPU; weight and count are samples.
+    OnCpu,
+    /// Time blocked; weight in ns, count of waits that ended.
+    Blocked(State),
+}
+
+/// How much one stack of one process weighs in the interval.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StackWeight {
+    /// Whose.
+    pub process: ProcessKey,
+    /// Of what.
+    pub lens: Lens,
+    /// Where.
+    pub stack: StackId,
+    /// Samples or ns, see [`Lens`].
+    pub weight: u64,
+    /// Samples or waits.
+    pub count: u64,
+}
+
+/// One CPU in one interval.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CpuTick {
+    /// Which.
+    pub id: u32,
+    /// Its NUMA node.
+    pub node: u32,
+    /// Time outside the kernel (with nice), from `/proc/stat`.
+    pub user_ns: u64,
+    /// Time in the kernel, without interrupts.
+    pub kernel_ns: u64,
+    /// Time in hard interrupts.
+    pub irq_ns: u64,
+    /// Time in soft interrupts.
+    pub softirq_ns: u64,
+    /// Time the hypervisor gave to others.
+    pub steal_ns: u64,
+    /// Time idle, with or without I/O outstanding.
+    pub idle_ns: u64,
+    /// Context switches.
+    pub switches: u64,
+    /// Time that threads waited in its run queue before running on it: divided by the interval, its mean length.
+    pub runnable_ns: u64,
+    /// Waits that ended on it.
+    pub runq: Hist,
+    /// Samples taken on it.
+    pub samples: u64,
+    /// Who ran at the end of the interval; `None`: idle or not known.
+    pub running: Option<ThreadKey>,
+    /// MHz, where the kernel says.
+    pub mhz: Option<u32>,
+}
+
+/// One NUMA node in one interval.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NodeTick {
+    /// Which.
+    pub id: u32,
+    /// On-CPU time of threads on its CPUs.
+    pub on_cpu_ns: u64,
+    /// Memory, bytes.
+    pub total_bytes: u64,
+    /// Memory nobody uses, bytes.
+    pub free_bytes: u64,
+    /// Threads moved here by NUMA balancing.
+    pub moved_in: u64,
+    /// Threads moved away by NUMA balancing.
+    pub moved_out: u64,
+    /// Pages whose allocation was meant for here and was served here (`numastat`).
+    pub numa_hit: Option<u64>,
+    /// Pages meant for another node and served here.
+    pub numa_miss: Option<u64>,
+}
+
+/// One kind of request on one disk in one interval.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DiskOpTick {
+    /// Requests that completed.
+    pub requests: u64,
+    /// Bytes of those.
+    pub bytes: u64,
+    /// Requests that failed.
+    pub errors: u64,
+    /// From entering the queue to being given to the device.
+    pub queued: Hist,
+    /// From being given to the device to its answer.
+    pub device: Hist,
+    /// Request sizes, in bytes.
+    pub size: Hist,
+}
+
+/// One disk in one interval.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DiskTick {
+    /// Device number, `major << 20 | minor`, as in the kernel.
+    pub dev: u32,
+    /// `vda`, `nvme0n1`, …
+    pub name: String,
+    /// By [`DiskOp`], in its order.
+    pub ops: [DiskOpTick; 4],
+    /// Requests issued and not answered at the end of the interval.
+    pub in_flight: u64,
+    /// Age of the oldest of those, ns.
+    pub oldest_ns: u64,
+}
+
+/// One block request that took long.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SlowRequest {
+    /// When it completed, CLOCK_MONOTONIC ns.
+    pub end_ns: u64,
+    /// On which disk.
+    pub dev: u32,
+    /// What.
+    pub op: DiskOp,
+    /// Where on it, 512-byte sectors.
+    pub sector: u64,
+    /// How much.
+    pub bytes: u64,
+    /// Time in the queue.
+    pub queued_ns: u64,
+    /// Time on the device.
+    pub device_ns: u64,
+    /// Who asked.
+    pub process: ProcessKey,
+    /// Name of the thread that asked.
+    pub comm: String,
+}
+
+/// Something in the life of a process.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// CLOCK_MONOTONIC ns.
+    pub at_ns: u64,
+    /// To whom.
+    pub process: ProcessKey,
+    /// Its name then.
+    pub comm: String,
+    /// What.
+    pub what: Life,
+}
+
+/// What happened to a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Life {
+    /// It was made by that process.
+    Fork {
+        /// Parent's tgid.
+        parent: u32,
+    },
+    /// It became another program.
+    Exec,
+    /// Its last thread ended.
+    Exit {
+        /// As `wait(2)` gives it: signal in the low 7 bits, exit status in the next 8.
+        status: u32,
+    },
+}
+
+/// Why something is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Loss {
+    /// Samples or waits whose stack found no room in the count map.
+    StackMapFull,
+    /// Stacks whose frames found no room in the ring (they are sent again when seen again).
+    FrameRingFull,
+    /// Histogram counts that found no room.
+    HistMapFull,
+    /// Fork, exec or exit events that found no room in the ring.
+    LifeRingFull,
+    /// Final accounts of threads that found no room in the ring.
+    DeadRingFull,
+    /// Block requests that found no room in the table of requests in flight.
+    RequestMapFull,
+    /// Records of slow requests that found no room in the ring.
+    SlowRingFull,
+    /// Threads whose record changed under our eyes too often.
+    Torn,
+    /// Intervals that came out negative and were not counted.
+    Underflow,
+    /// Records that could not be understood.
+    Malformed,
+    /// Threads that `/proc` has and the task iterator does not show.
+    HiddenTasks,
+    /// Threads for which the kernel had no memory for storage.
+    NoStorage,
+    /// Ticks that were skipped because the machine was too busy.
+    LateTick,
+    /// Names or ticks that the model let go to stay within its bound.
+    Evicted,
+}
+
+impl Loss {
+    /// What was lost, for people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Loss::StackMapFull => "stack weights (map full)",
+            Loss::FrameRingFull => "stack frames (ring full)",
+            Loss::HistMapFull => "histogram counts (map full)",
+            Loss::LifeRingFull => "process events (ring full)",
+            Loss::DeadRingFull => "exited threads (ring full)",
+            Loss::RequestMapFull => "disk requests (map full)",
+            Loss::SlowRingFull => "slow requests (ring full)",
+            Loss::Torn => "threads read while changing",
+            Loss::Underflow => "negative intervals",
+            Loss::Malformed => "malformed records",
+            Loss::HiddenTasks => "threads hidden from the iterator",
+            Loss::NoStorage => "threads without storage",
+            Loss::LateTick => "late ticks",
+            Loss::Evicted => "evicted from memory",
+        }
+    }
+}
+
+/// What observing cost in the interval.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Cost {
+    /// CPU time of this process, all its threads.
+    pub user_space_ns: u64,
+    /// Resident memory of this process.
+    pub rss_bytes: u64,
+    /// Memory of the maps, as the kernel states it.
+    pub map_bytes: u64,
+    /// BPF programs; empty where the kernel's statistics are off.
+    pub programs: Vec<ProgramCost>,
+    /// From the end of the interval until the tick was ready.
+    pub late_ns: u64,
+}
+
+/// What one BPF program cost in the interval.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProgramCost {
+    /// Its name.
+    pub name: String,
+    /// Runs.
+    pub runs: u64,
+    /// Time in it.
+    pub ns: u64,
+}
+
+/// Gauges of the whole machine at the end of an interval.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Host {
+    /// 1, 5 and 15 minutes.
+    pub load: [f32; 3],
+    /// Memory, bytes.
+    pub memory_total: u64,
+    /// Memory that could be had without swapping, bytes.
+    pub memory_available: u64,
+    /// Swap, bytes.
+    pub swap_total: u64,
+    /// Swap not used, bytes.
+    pub swap_free: u64,
+    /// Since boot.
+    pub uptime_ns: u64,
+}

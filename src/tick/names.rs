@@ -1,0 +1,160 @@
+//! Interned names: modules, frames, symbols, stacks. Ids are given out by the source, rise from 0 and are never re-used
+//! within a session, so their order is the order of first sight.
+
+use serde::{Deserialize, Serialize};
+
+/// Id of a [`Module`].
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+pub struct ModuleId(pub u32);
+
+/// Id of a [`Frame`].
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+pub struct FrameId(pub u32);
+
+/// Id of a [`Stack`].
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+pub struct StackId(pub u32);
+
+/// Names used for the first time. Within one batch: modules, then frames, then symbols, then stacks.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Names {
+    /// User names by uid.
+    pub users: Vec<(u32, String)>,
+    /// Modules.
+    pub modules: Vec<(ModuleId, Module)>,
+    /// Frames.
+    pub frames: Vec<(FrameId, Frame)>,
+    /// Symbols of frames that are known already; a later one replaces an earlier one.
+    pub symbols: Vec<(FrameId, Symbol)>,
+    /// Stacks.
+    pub stacks: Vec<(StackId, Stack)>,
+}
+
+impl Names {
+    /// Nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.users.is_empty()
+            && self.modules.is_empty()
+            && self.frames.is_empty()
+            && self.symbols.is_empty()
+            && self.stacks.is_empty()
+    }
+}
+
+/// What kind of code a module holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ModuleKind {
+    /// A file that is mapped.
+    #[default]
+    File,
+    /// The kernel and its modules.
+    Kernel,
+    /// The kernel's page in every process.
+    Vdso,
+    /// Anonymous executable memory of one process: JIT code.
+    Anonymous,
+    /// Not code: holds the notes such as `[stack not taken]`.
+    Note,
+}
+
+/// Where code lies.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Module {
+    /// Path as the process saw it, `[kernel]`, `[vdso]`, `[anon]`.
+    pub path: String,
+    /// What it is.
+    pub kind: ModuleKind,
+    /// GNU build id, where there is one.
+    pub build_id: Option<Vec<u8>>,
+}
+
+/// What kind of frame, for colour, suffix and trust.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+pub enum FrameKind {
+    /// Code of a file outside the kernel.
+    #[default]
+    User,
+    /// Code of the kernel; `_[k]` in folded files.
+    Kernel,
+    /// Code made at run time; `_[j]`.
+    Jit,
+    /// Inlined into its caller; `_[i]`.
+    Inlined,
+    /// Not code: says what is missing, as `[stack not taken]`.
+    Note,
+}
+
+/// One code address, as (module, file offset).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Frame {
+    /// In which module.
+    pub module: ModuleId,
+    /// File offset; in the kernel and in anonymous memory, the address.
+    pub offset: u64,
+    /// What kind.
+    pub kind: FrameKind,
+}
+
+/// What a frame is called.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Symbol {
+    /// Function, demangled. May hold anything, control characters too.
+    pub function: String,
+    /// Offset of the frame within the function, bytes.
+    pub offset: u64,
+    /// Functions inlined at this place, outermost first; empty unless asked for.
+    pub inlined: Vec<String>,
+    /// Source file and line, where known.
+    pub line: Option<(String, u32)>,
+}
+
+/// Why the user part of a stack ends where it does.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+pub enum StackEnd {
+    /// At the thread's first function.
+    Complete,
+    /// A frame pointer led nowhere: the rest of the stack is not known.
+    #[default]
+    Broken,
+    /// Deeper than the limit.
+    Truncated,
+    /// The kernel could not read the user stack; the number is an errno.
+    Unreadable(i32),
+    /// There is no user part (a kernel thread).
+    KernelOnly,
+    /// Not walked: over budget, or no room.
+    NotTaken,
+}
+
+impl StackEnd {
+    /// The words on the screen.
+    pub fn name(self) -> &'static str {
+        match self {
+            StackEnd::Complete => "complete",
+            StackEnd::Broken => "no frame pointer",
+            StackEnd::Truncated => "too deep",
+            StackEnd::Unreadable(_) => "unreadable",
+            StackEnd::KernelOnly => "kernel only",
+            StackEnd::NotTaken => "not taken",
+        }
+    }
+}
+
+/// Frames from the thread's first function to where it was, user part first, kernel part after it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Stack {
+    /// Root first. May be empty.
+    pub frames: Vec<FrameId>,
+    /// Why the user part ends (at its root) where it does.
+    pub end: StackEnd,
+}
