@@ -10,9 +10,9 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 
 use crate::tick::{
-    Cost, CpuTick, DiskOp, DiskTick, Event, Frame, FrameId, FrameKind, Hist, Host, Loss, Module,
-    ModuleId, Names, NodeTick, ProcessFacts, ProcessKey, Session, SlowRequest, Span, Stack,
-    StackId, State, StateNs, Symbol, ThreadKey, Tick,
+    Cost, CpuTick, DiskOp, DiskTick, Event, Frame, FrameId, FrameKind, Hist, Host, Loss, Module, ModuleId, Names,
+    NodeTick, ProcessFacts, ProcessKey, Session, SlowRequest, Span, Stack, StackId, State, StateNs, Symbol, ThreadKey,
+    Tick,
 };
 
 /// How much of the past a view covers, up to the tick it stands at.
@@ -213,10 +213,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits {
-            history_bytes: 32 << 20,
-            keep_exited: Duration::from_secs(10),
-        }
+        Limits { history_bytes: 32 << 20, keep_exited: Duration::from_secs(10) }
     }
 }
 
@@ -236,11 +233,7 @@ pub struct NameTable {
     pub stacks: FxHashMap<StackId, Stack>,
 }
 
-#[expect(
-    unused_variables,
-    missing_docs,
-    reason = "signatures agreed on first; bodies follow"
-)]
+#[expect(unused_variables, missing_docs, reason = "signatures agreed on first; bodies follow")]
 impl Model {
     pub fn new(session: Session, limits: Limits) -> Self {
         Model { session, limits }
@@ -334,12 +327,7 @@ impl Model {
         todo!()
     }
     /// A latency, merged over a window; values in ns.
-    pub fn latency(
-        &self,
-        what: Latency,
-        of: Scope,
-        window: Window,
-    ) -> hdrhistogram::Histogram<u64> {
+    pub fn latency(&self, what: Latency, of: Scope, window: Window) -> hdrhistogram::Histogram<u64> {
         todo!()
     }
 }

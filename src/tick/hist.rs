@@ -151,10 +151,7 @@ mod tests {
     fn quantiles_and_powers() {
         let hist = Hist::of([100, 100, 100, 5000]);
         assert_eq!(hist.quantile(0.5), Some(bucket_mid(bucket_of(100))));
-        assert!(
-            hist.quantile(1.0)
-                .is_some_and(|max| max.abs_diff(5000) <= 5000 / 16)
-        );
+        assert!(hist.quantile(1.0).is_some_and(|max| max.abs_diff(5000) <= 5000 / 16));
         assert_eq!(hist.powers_of_two(), [(64, 3), (4096, 1)]);
         assert_eq!(Hist::default().quantile(0.5), None);
     }

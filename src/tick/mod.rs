@@ -10,10 +10,7 @@ mod hist;
 mod names;
 
 pub use hist::{BUCKETS, Hist, bucket_high, bucket_low, bucket_mid, bucket_of};
-pub use names::{
-    Frame, FrameId, FrameKind, Module, ModuleId, ModuleKind, Names, Stack, StackEnd, StackId,
-    Symbol,
-};
+pub use names::{Frame, FrameId, FrameKind, Module, ModuleId, ModuleKind, Names, Stack, StackEnd, StackId, Symbol};
 
 use serde::{Deserialize, Serialize};
 
@@ -79,9 +76,7 @@ pub struct LensStatus {
 }
 
 /// Identity of a process: ids are re-used, so the start time belongs to it.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ProcessKey {
     /// Thread group id; what the screen calls PID.
     pub tgid: u32,
@@ -90,9 +85,7 @@ pub struct ProcessKey {
 }
 
 /// Identity of a thread.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ThreadKey {
     /// Thread id; what the screen calls TID.
     pub tid: u32,
