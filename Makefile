@@ -1,0 +1,47 @@
+# What one types. Each target first installs what it needs and misses (scripts/deps.sh says what and why).
+# ARGS=… is handed on:  make top ARGS="-p 4711"   make bench ARGS="--rounds 7"
+
+CARGO ?= cargo
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+SBERF := $(TARGET_DIR)/release/sberf
+ROOT := $(if $(filter-out 0,$(shell id -u)),sudo)
+ARGS ?=
+
+# rustup installs here, and a fresh shell (or sudo) may not know yet.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help top build test lint fmt bench screenshot demo readme rust deps clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+top: build ## build, then start `sberf top`
+	@$(ROOT) $(SBERF) top $(ARGS)
+
+build: rust deps ## a release binary
+	@CLANG=$$(scripts/clang.sh) $(CARGO) build --release --locked
+	@echo "built $(SBERF)"
+
+test: ## formatting, lints and every test; those on the live kernel as root
+	@scripts/rust.sh rustfmt clippy
+	@scripts/deps.sh build test
+	@CLANG=$$(scripts/clang.sh) scripts/test.sh
+
+lint: deps ## formatting and lints only
+	@scripts/rust.sh rustfmt clippy
+	$(CARGO) fmt --check
+	CLANG=$$(scripts/clang.sh) $(CARGO) clippy --locked --all-targets -- -D warnings
+
+fmt: ## format the Rust sources
+	@scripts/rust.sh rustfmt
+	$(CARGO) fmt
+
+rust:
+	@scripts/rust.sh
+
+deps:
+	@scripts/deps.sh build
+
+clean: ## remove what was built
+	$(CARGO) clean

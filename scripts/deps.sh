@@ -1,0 +1,159 @@
+#!/bin/sh
+# What building, testing and measuring need from the distribution: installs what is missing, says what and why,
+# and is silent when nothing is. Rust itself is never installed, only checked for.
+#
+#   scripts/deps.sh [--dry-run] [build] [test] [bench]        default: build
+#
+# Needed packages that cannot be had end it with exit code 1; wanted ones (only some tests or rows of the benchmark use
+# them) are reported and passed over.
+set -eu
+cd "$(dirname "$0")/.."
+
+say() { printf 'deps: %s\n' "$*" >&2; }
+die() { say "$*"; exit 1; }
+
+dry_run=
+groups=
+for arg in "$@"; do
+    case $arg in
+    --dry-run) dry_run=1 ;;
+    build | test | bench) groups="$groups $arg" ;;
+    *) die "unknown argument '$arg' (known: --dry-run build test bench)" ;;
+    esac
+done
+[ -n "$groups" ] || groups=build
+
+# The distribution's package manager; empty if it is none that we know.
+manager=
+for candidate in apt-get:apt dnf:dnf pacman:pacman zypper:zypper apk:apk; do
+    if command -v "${candidate%%:*}" >/dev/null 2>&1; then
+        manager=${candidate##*:}
+        break
+    fi
+done
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null 2>&1; then
+        sudo "$@"
+    else
+        die "not root and there is no sudo; run as root: $*"
+    fi
+}
+
+refreshed=
+# Package lists are fetched at most once, and only when something is missing.
+refresh() {
+    [ -z "$refreshed" ] || return 0
+    refreshed=1
+    case $manager in
+    apt) as_root apt-get update -qq ;;
+    pacman) as_root pacman -Sy --noconfirm >/dev/null ;;
+    esac
+}
+
+install_package() {
+    refresh
+    case $manager in
+    apt) as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$1" >&2 ;;
+    dnf) as_root dnf install -y -q "$1" >&2 ;;
+    pacman) as_root pacman -S --noconfirm --needed --quiet "$1" >&2 ;;
+    zypper) as_root zypper --non-interactive --quiet install --no-recommends "$1" >&2 ;;
+    apk) as_root apk add --quiet "$1" >&2 ;;
+    esac
+}
+
+# Probes: exit status 0 when the thing is there. /usr/sbin is not on every user's PATH.
+has_command() { PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null 2>&1; }
+has_header() { [ -e "/usr/include/$1" ] || ls /usr/include/*/"$1" >/dev/null 2>&1; }
+has_clang() { scripts/clang.sh >/dev/null 2>&1; }
+has_libc() { has_header stdio.h; }
+# libbpf-tools is called bpf-tools or bcc in places, and its programs carry a prefix there.
+has_runqlat() { has_command runqlat || has_command bpf-runqlat; }
+has_perf() { has_command perf && PATH="$PATH:/usr/sbin" perf version >/dev/null 2>&1; }
+
+# field NAME LIST: the package for this manager out of "apt=a dnf=b ..."; empty if it has none.
+field() {
+    for pair in $2; do
+        [ "${pair%%=*}" = "$1" ] && { printf '%s' "${pair#*=}"; return 0; }
+    done
+    return 0
+}
+
+missing=
+# item KIND PROBE WHY PACKAGES: KIND is need or want, PROBE a command line that succeeds when nothing is to be done.
+item() {
+    kind=$1 probe=$2 why=$3 packages=$4
+    # shellcheck disable=SC2086 # a probe is a function and its argument
+    $probe && return 0
+    package=
+    [ -z "$manager" ] || package=$(field "$manager" "$packages")
+    if [ -n "$dry_run" ]; then
+        say "would install ${package:-(no package known)}: $why"
+        return 0
+    fi
+    if [ -n "$package" ]; then
+        say "installing $package: $why"
+        # shellcheck disable=SC2086
+        if install_package "$package" && $probe; then
+            return 0
+        fi
+    fi
+    if [ "$kind" = want ]; then
+        say "not available here, passed over: $why"
+    else
+        missing="$missing
+  $why (${packages})"
+    fi
+}
+
+build() {
+    item need "has_command gcc" "a C compiler, builds libbpf and zstd" \
+        "apt=gcc dnf=gcc pacman=gcc zypper=gcc apk=gcc"
+    item need has_libc "C library headers" \
+        "apt=libc6-dev dnf=glibc-devel pacman=glibc zypper=glibc-devel apk=musl-dev"
+    item need "has_command make" "builds libbpf" "apt=make dnf=make pacman=make zypper=make apk=make"
+    item need "has_command pkg-config" "finds libelf and zlib" \
+        "apt=pkg-config dnf=pkgconf-pkg-config pacman=pkgconf zypper=pkg-config apk=pkgconf"
+    item need has_clang "clang with the BPF target, compiles src/bpf" \
+        "apt=clang dnf=clang pacman=clang zypper=clang apk=clang"
+    item need "has_header libelf.h" "libelf headers, libbpf reads object files with them" \
+        "apt=libelf-dev dnf=elfutils-libelf-devel pacman=libelf zypper=libelf-devel apk=elfutils-dev"
+    item need "has_header zlib.h" "zlib headers, libbpf reads the kernel's configuration with them" \
+        "apt=zlib1g-dev dnf=zlib-devel pacman=zlib zypper=zlib-devel apk=zlib-dev"
+    if [ "$manager" = apk ]; then
+        item need "has_header linux/perf_event.h" "kernel headers" "apk=linux-headers"
+    fi
+}
+
+peers() {
+    item want has_runqlat "libbpf-tools (runqlat, offcputime, biolatency), whose counts ours are compared with" \
+        "apt=libbpf-tools dnf=libbpf-tools pacman=libbpf-tools zypper=libbpf-tools apk=bcc-tools"
+    item want has_perf "perf, for its scheduler load" \
+        "apt=linux-perf dnf=perf pacman=perf zypper=perf apk=perf"
+}
+
+tests() {
+    peers
+    item want "has_command losetup" "loop devices, a disk whose requests are known" \
+        "apt=mount dnf=util-linux pacman=util-linux zypper=util-linux apk=losetup"
+    item want "has_command mkfs.ext4" "file systems on loop devices" \
+        "apt=e2fsprogs dnf=e2fsprogs pacman=e2fsprogs zypper=e2fsprogs apk=e2fsprogs"
+}
+
+benches() {
+    peers
+    item want "has_command htop" "htop, the process viewer that our cost is compared with" \
+        "apt=htop dnf=htop pacman=htop zypper=htop apk=htop"
+}
+
+for group in $groups; do
+    case $group in
+    build) build ;;
+    test) tests ;;
+    bench) benches ;;
+    esac
+done
+
+[ -z "$missing" ] || die "these could not be installed; please install them and try again:$missing"

@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Everything that must hold before a change goes in: formatting, lints, all tests. Ends with the closing line of each test
+# program; the exit status is 0 only if all of it passed.
+#
+# Tests that need a live kernel (`tests/live*.rs`) load BPF programs and measure time, so they run one at a time, and
+# as root: through sudo where we are not. Without either they say that they were skipped.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+failed=()
+
+step() {
+    local name=$1
+    shift
+    printf '\n== %s\n' "$name"
+    "$@" 2>&1 | tee -a "$log" || failed+=("$name")
+}
+
+# cargo_test_live ARGS…: as `cargo test`, each program started as root.
+cargo_test_live() {
+    if [ "$(id -u)" -ne 0 ] && sudo -n true 2>/dev/null; then
+        local triple
+        triple=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
+        env "CARGO_TARGET_${triple}_RUNNER=sudo -E" cargo test "$@"
+    else
+        cargo test "$@"
+    fi
+}
+
+quick=() live=()
+for file in tests/*.rs; do
+    name=$(basename "$file" .rs)
+    case $name in
+    live*) live+=(--test "$name") ;;
+    *) quick+=(--test "$name") ;;
+    esac
+done
+
+step "formatting" cargo fmt --check
+step "lints" cargo clippy --locked --all-targets -- -D warnings
+step "tests" cargo test --locked --no-fail-fast --lib --bins --examples "${quick[@]}"
+step "documentation tests" cargo test --locked --doc
+if [ ${#live[@]} -gt 0 ]; then
+    step "tests on the live kernel" cargo_test_live --locked --no-fail-fast "${live[@]}" -- --test-threads=1
+fi
+
+printf '\n== result\n'
+grep -E '^(test result:|test .* \.\.\. FAILED$|.* skipped: )' "$log" || true
+if [ ${#failed[@]} -gt 0 ]; then
+    printf 'failed: %s\n' "${failed[@]}"
+    exit 1
+fi
+echo "all passed"
