@@ -5,6 +5,7 @@
 //!
 //! Kernel times are CLOCK_MONOTONIC nanoseconds; start times of tasks (parts of their identity) are CLOCK_BOOTTIME,
 //! as in field 22 of `/proc/PID/stat`. Absent is `None`, never zero.
+#![forbid(unsafe_code)]
 
 mod hist;
 mod names;
