@@ -32,7 +32,7 @@ pub const fn bucket_low(bucket: u16) -> u64 {
 
 /// Largest value of a bucket.
 pub const fn bucket_high(bucket: u16) -> u64 {
-    bucket_low(bucket + 1).saturating_sub(1)
+    bucket_low(bucket.saturating_add(1)).saturating_sub(1)
 }
 
 /// The value that stands for a bucket: its middle.
@@ -62,7 +62,7 @@ impl Hist {
 
     /// How many values.
     pub fn count(&self) -> u64 {
-        self.counts.iter().map(|&(_, count)| count).sum()
+        self.counts.iter().fold(0, |sum: u64, &(_, count)| sum.saturating_add(count))
     }
 
     /// No value.
@@ -77,10 +77,11 @@ impl Hist {
         self.sum = self.sum.saturating_add(value);
     }
 
-    /// Adds `count` to one bucket; `max` and `sum` stay.
+    /// Adds `count` to one bucket; `max` and `sum` stay. A bucket that does not exist (a damaged file) counts as the last.
     pub fn add(&mut self, bucket: u16, count: u64) {
+        let bucket = bucket.min(BUCKETS as u16 - 1);
         match self.counts.iter_mut().find(|(at, _)| *at == bucket) {
-            Some((_, have)) => *have += count,
+            Some((_, have)) => *have = have.saturating_add(count),
             None => self.counts.push((bucket, count)),
         }
     }
@@ -106,7 +107,7 @@ impl Hist {
         let rank = ((q.clamp(0.0, 1.0) * total as f64).ceil() as u64).max(1);
         let mut seen = 0;
         for (bucket, count) in counts {
-            seen += count;
+            seen = count.saturating_add(seen);
             if seen >= rank {
                 return Some(bucket_mid(bucket).min(self.max.max(bucket_low(bucket))));
             }
@@ -119,7 +120,8 @@ impl Hist {
         let mut powers = std::collections::BTreeMap::new();
         for &(bucket, count) in &self.counts {
             let low = bucket_low(bucket).max(1);
-            *powers.entry(1u64 << low.ilog2()).or_insert(0) += count;
+            let sum = powers.entry(1u64 << low.ilog2()).or_insert(0u64);
+            *sum = sum.saturating_add(count);
         }
         powers.into_iter().collect()
     }

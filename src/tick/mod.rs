@@ -188,22 +188,28 @@ pub struct StateNs(pub [u64; State::COUNT]);
 impl StateNs {
     /// Time in all states together: the wall time it accounts for.
     pub fn total(&self) -> u64 {
-        self.0.iter().sum()
+        self.sum_of(|_| true)
     }
 
     /// Time on a CPU, in the kernel or outside.
     pub fn on_cpu(&self) -> u64 {
-        self[State::User] + self[State::Kernel]
+        self.sum_of(State::is_on_cpu)
     }
 
     /// Time waiting for a CPU.
     pub fn runnable(&self) -> u64 {
-        self[State::Woken] + self[State::Preempted]
+        self.sum_of(State::is_runnable)
     }
 
     /// Time blocked, for whatever reason.
     pub fn blocked(&self) -> u64 {
-        self.total() - self.on_cpu() - self.runnable()
+        self.sum_of(State::is_blocked)
+    }
+
+    /// Saturates: ticks may come from a damaged file.
+    fn sum_of(&self, wanted: impl Fn(State) -> bool) -> u64 {
+        let wanted = State::ALL.into_iter().filter(|&state| wanted(state));
+        wanted.fold(0, |sum: u64, state| sum.saturating_add(self[state]))
     }
 
     /// Adds another's time, state by state.
