@@ -1,5 +1,7 @@
 //! All the input there is: a live kernel, a capture file, or an invented machine. Each is a [`Source`] of batches.
 
+pub mod capture;
+
 use crossbeam_channel::Receiver;
 use std::time::Duration;
 
