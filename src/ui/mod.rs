@@ -1,7 +1,180 @@
 //! The screen: `&Model` and view state become a frame, keys become actions.
+//!
+//! [`app::App`] owns what is always there (status line, places, footer, popups) and a stack of [`Pane`]s per place;
+//! `Enter` pushes one, `Esc` pops it. `main` feeds it keys, clicks and ticks, obeys the [`Action`]s that come back and
+//! asks it to draw. Nothing here knows a clock, a file or a terminal; time is an argument.
+//!
+//! To add a pane: implement [`Pane`] in a file of its own, give it a [`keys::Context`] and bindings in [`keys::BINDINGS`],
+//! and construct it in [`places`] (as a place of its own, or as what a [`Target`] opens).
 #![forbid(unsafe_code)]
 
+use std::time::Duration;
+
+use crossterm::event::MouseEvent;
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+
+use crate::model::{Model, TreeQuery};
+use crate::tick::ProcessKey;
+
+pub mod app;
 pub mod chart;
+pub mod draw;
+mod footer;
+pub mod format;
 pub mod heat;
+mod help;
 pub mod icicle;
+pub mod keys;
+mod palette;
+mod picker;
+pub mod places;
+mod processes;
+mod prompt;
+mod status;
 pub mod syscalls;
+pub mod theme;
+
+pub use keys::{Command, Context};
+pub use palette::Role;
+pub use theme::Theme;
+
+/// What `main` must do for the screen.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// End the program.
+    Quit,
+    /// Ticks of that length from now on.
+    Interval(Duration),
+    /// Rows on the screen: their facts should be fresh. Sent when the set changes.
+    Visible(Vec<ProcessKey>),
+    /// The process that is looked into, if one is. Sent when it changes.
+    Focus(Option<ProcessKey>),
+    /// `true`: leave the model as it is and queue what comes (live; bounded, tell [`app::App::behind`] how many), or hold
+    /// the source (replay). `false`: take in what was queued, in order, and go on.
+    Hold(bool),
+    /// Write the stacks of that query as a folded file; the name is a proposal without characters that could harm.
+    /// Answer with [`app::App::notify`].
+    ExportFolded {
+        /// Which stacks.
+        query: TreeQuery,
+        /// File name without a directory.
+        file: String,
+    },
+    /// Clear the terminal and draw everything anew.
+    Redraw,
+}
+
+/// What became of a command or a click that a pane was offered.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Not for this pane: whoever is behind it may have it.
+    Ignored,
+    /// Taken.
+    Done,
+    /// Taken; look into this.
+    Open(Target),
+    /// Taken; ask for a line of text, beginning with this one. The text goes to [`Pane::query`] as it is typed.
+    Ask(Query, String),
+    /// Taken; let one of a list be chosen. The choice goes to [`Pane::picked`].
+    Pick(Choices),
+    /// Taken; `main` has to do something.
+    Act(Action),
+    /// Taken; tell the person.
+    Say(String),
+}
+
+/// What can be looked into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A process: icicle, threads, latency, info.
+    Process(ProcessKey),
+}
+
+/// What a line of text is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Query {
+    /// Find: nothing is hidden, matches are marked and can be walked.
+    Search,
+    /// Only what matches stays.
+    Filter,
+}
+
+/// What a pane says to a text while it is typed; stands beside it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// `3 rows`, or why the text cannot be used.
+    pub note: String,
+    /// The text cannot be used.
+    pub bad: bool,
+}
+
+/// A list to choose from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choices {
+    /// Which question: the pane gets it back with the answer.
+    pub command: Command,
+    /// Heading.
+    pub title: String,
+    /// One line each.
+    pub items: Vec<String>,
+    /// Where the cursor starts.
+    pub at: usize,
+}
+
+/// What a pane would like to be kept fresh.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wants {
+    /// Processes whose rows can be seen.
+    pub visible: Vec<ProcessKey>,
+    /// The process looked into.
+    pub focus: Option<ProcessKey>,
+}
+
+/// One screenful: view state, commands to changes of it, and state and model to cells.
+///
+/// Work that grows with what is known belongs into `tick` (once per tick), never into `render`.
+pub trait Pane {
+    /// Which bindings hold; may change with the tab that is shown.
+    fn context(&self) -> Context;
+
+    /// Its part of the breadcrumb: `Processes`, `4711 postgres`.
+    fn title(&self, model: &Model) -> String;
+
+    /// What stands to the right of the breadcrumb: facts of the thing looked at. May be empty.
+    fn about(&self, _model: &Model) -> String {
+        String::new()
+    }
+
+    /// Something is to be done. `Back` is offered too: a pane that has a step of its own to take back (a zoom, a filter)
+    /// takes it; otherwise it ignores it, and is left.
+    fn command(&mut self, command: Command, model: &Model) -> Outcome;
+
+    /// The text of a query as it stands. Called for each change, with the text before it when it is given up.
+    fn query(&mut self, _query: Query, _text: &str, _model: &Model) -> Answer {
+        Answer::default()
+    }
+
+    /// An item of [`Outcome::Pick`] was chosen.
+    fn picked(&mut self, _command: Command, _index: usize, _model: &Model) {}
+
+    /// A click or the wheel, within `area`, which is the one it was last drawn in.
+    fn mouse(&mut self, _mouse: MouseEvent, _area: Rect, _model: &Model) -> Outcome {
+        Outcome::Ignored
+    }
+
+    /// The model may have changed (see [`Model::ticks`] and [`Model::names_version`]), or the pane has just been opened:
+    /// make caches again. With `hold` a key was pressed within the last second: update values, keep the order of rows.
+    fn tick(&mut self, model: &Model, hold: bool);
+
+    /// Called before `render`: the place to scroll the cursor into view.
+    fn layout(&mut self, _area: Rect, _model: &Model) {}
+
+    /// What should be kept fresh for it.
+    fn wants(&self) -> Wants {
+        Wants::default()
+    }
+
+    /// Draws it into `area`, which may be as small as 1×1. Changes nothing.
+    fn render(&self, model: &Model, theme: &Theme, area: Rect, buf: &mut Buffer);
+}

@@ -1,0 +1,531 @@
+//! The whole screen: what is always there, a stack of panes per place, and popups over them.
+//!
+//! ```text
+//! status    host, sampler, interval, live or paused, stacks complete, lost, own cost
+//! places    1 Processes  2 CPUs …           or, deeper: Processes › 4711 postgres
+//! body      the pane on top of the place's stack
+//! footer    keys; a prompt while one is open; a message until the next key
+//! ```
+//!
+//! Pausing: the picture is the model, so `main` stops applying ticks to it while [`Action::Hold`] is on, and queues them.
+//! Everything on the screen (also what is opened meanwhile) is then of one and the same moment.
+
+use std::time::Duration;
+
+use crossterm::event::{KeyEvent, MouseButton, MouseEvent, MouseEventKind};
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+
+use super::help::Help;
+use super::keys::Keyboard;
+use super::picker::Picker;
+use super::places::{self, Place};
+use super::prompt::Prompt;
+use super::{Action, Command, Context, Outcome, Pane, Target, Theme, Wants, draw, footer, status};
+use crate::model::{Model, Process};
+
+/// Rows keep their order for so long after a key press.
+const ORDER_HELD: Duration = Duration::from_secs(1);
+/// What `+` and `-` step through.
+const INTERVALS_MS: [u64; 9] = [100, 200, 500, 1_000, 2_000, 5_000, 10_000, 30_000, 60_000];
+/// The smallest screen on which everything has its place.
+pub const MIN_SIZE: (u16, u16) = (80, 24);
+
+/// What the command line says of the screen.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// What is shown was recorded.
+    pub replay: bool,
+    /// Local time minus UTC, seconds.
+    pub utc_offset_s: i32,
+}
+
+/// View state of the whole screen.
+pub struct App {
+    theme: Theme,
+    options: Options,
+    places: Vec<PlaceStack>,
+    at: usize,
+    popups: Vec<Popup>,
+    keyboard: Keyboard,
+    last_key: Option<Duration>,
+    interval: Option<Duration>,
+    paused: bool,
+    behind: usize,
+    order_held: bool,
+    ended: bool,
+    message: Option<String>,
+    loading: String,
+    samples: (u64, u64),
+    area: Rect,
+    sent: Wants,
+}
+
+/// A place and what was opened in it.
+struct PlaceStack {
+    place: Place,
+    inside: Vec<Box<dyn Pane>>,
+}
+
+impl PlaceStack {
+    fn top(&self) -> &dyn Pane {
+        self.inside.last().unwrap_or(&self.place.pane).as_ref()
+    }
+
+    fn top_mut(&mut self) -> &mut dyn Pane {
+        self.inside.last_mut().unwrap_or(&mut self.place.pane).as_mut()
+    }
+}
+
+/// What lies over the pane; the topmost is offered a key first.
+enum Popup {
+    Help(Help),
+    Prompt(Prompt),
+    Picker(Picker),
+}
+
+/// What a popup did with a key or a click.
+pub(super) enum Reply {
+    /// Not its own.
+    Pass,
+    /// Taken.
+    Stay,
+    /// Taken, and it is done.
+    Close,
+    /// The text changed.
+    Text,
+    /// Item chosen, and it is done.
+    Chosen(usize),
+}
+
+/// The parts of the screen.
+#[derive(Clone, Copy)]
+struct Parts {
+    status: Rect,
+    places: Rect,
+    body: Rect,
+    footer: Rect,
+}
+
+fn parts(area: Rect) -> Parts {
+    let body = Rect { y: area.y + area.height.min(2), height: area.height.saturating_sub(3), ..area };
+    let footer = draw::line(area, area.height.saturating_sub(1));
+    Parts { status: draw::line(area, 0), places: draw::line(area, 1), body, footer }
+}
+
+impl App {
+    /// The screen before anything is known.
+    pub fn new(theme: Theme, options: Options) -> Self {
+        let places = places::all().into_iter().map(|place| PlaceStack { place, inside: Vec::new() }).collect();
+        App {
+            theme,
+            options,
+            places,
+            at: 0,
+            popups: Vec::new(),
+            keyboard: Keyboard::default(),
+            last_key: None,
+            interval: None,
+            paused: false,
+            behind: 0,
+            order_held: false,
+            ended: false,
+            message: None,
+            loading: "starting".into(),
+            samples: (0, 0),
+            area: Rect::default(),
+            sent: Wants::default(),
+        }
+    }
+
+    /// What the first frames say, until there is a tick: `loading BPF programs`.
+    pub fn loading(&mut self, text: impl Into<String>) {
+        self.loading = text.into();
+    }
+
+    /// Tells the person something; it stands on the last line until the next key.
+    pub fn notify(&mut self, text: impl Into<String>) {
+        self.message = Some(text.into());
+    }
+
+    /// How many ticks wait while the picture is held.
+    pub fn behind(&mut self, ticks: usize) {
+        self.behind = ticks;
+    }
+
+    /// No more ticks will come: the replay is over, or the source failed (say why with [`App::notify`]).
+    pub fn ended(&mut self) {
+        self.ended = true;
+    }
+
+    /// The picture is held.
+    pub fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    /// How everything looks.
+    pub fn theme(&self) -> &Theme {
+        &self.theme
+    }
+
+    /// The model has taken in a tick or names. `now` is the time since the start of the program.
+    pub fn on_tick(&mut self, model: &Model, now: Duration) -> Vec<Action> {
+        self.order_held = self.last_key.is_some_and(|key| now.saturating_sub(key) < ORDER_HELD);
+        let hold = self.order_held;
+        let count = |(all, good), process: &Process| (all + process.samples, good + process.samples_complete);
+        self.samples = model.processes().fold((0, 0), count);
+        self.pane_mut().tick(model, hold);
+        self.place_cursor(model);
+        self.wanted(Vec::new())
+    }
+
+    /// A key was pressed.
+    pub fn on_key(&mut self, event: KeyEvent, model: &Model, now: Duration) -> Vec<Action> {
+        if super::keys::key_of(&event).is_none() {
+            return Vec::new();
+        }
+        self.last_key = Some(now);
+        self.message = None;
+        let actions = match self.popup_key(&event, model) {
+            Some(actions) => actions,
+            None => match self.keyboard.press(self.pane().context(), &event) {
+                Some(command) => self.run(command, model),
+                None => Vec::new(),
+            },
+        };
+        self.place_cursor(model);
+        self.wanted(actions)
+    }
+
+    /// The mouse did something.
+    pub fn on_mouse(&mut self, mouse: MouseEvent, model: &Model, now: Duration) -> Vec<Action> {
+        if matches!(mouse.kind, MouseEventKind::Moved | MouseEventKind::Up(_) | MouseEventKind::Drag(_)) {
+            return Vec::new();
+        }
+        self.last_key = Some(now);
+        let actions = match self.popup_mouse(mouse, model) {
+            Some(actions) => actions,
+            None => self.click(mouse, model),
+        };
+        self.place_cursor(model);
+        self.wanted(actions)
+    }
+
+    /// Does what a key would.
+    pub fn run(&mut self, command: Command, model: &Model) -> Vec<Action> {
+        let offered = command != Command::BackOrQuit;
+        let outcome = if offered { self.pane_mut().command(command, model) } else { Outcome::Ignored };
+        match outcome {
+            Outcome::Ignored => self.own(command, model),
+            outcome => self.take(outcome, model),
+        }
+    }
+
+    /// Draws the whole screen into `area` of the buffer.
+    pub fn render(&mut self, model: &Model, area: Rect, buf: &mut Buffer) {
+        let area = area.intersection(*buf.area());
+        self.area = area;
+        self.place_cursor(model);
+        if area.width < MIN_SIZE.0 || area.height < MIN_SIZE.1 {
+            self.render_too_small(area, buf);
+        } else {
+            self.render_parts(model, parts(area), buf);
+        }
+        self.theme.to_ascii(buf);
+    }
+
+    fn pane(&self) -> &dyn Pane {
+        self.places[self.at].top()
+    }
+
+    fn pane_mut(&mut self) -> &mut dyn Pane {
+        self.places[self.at].top_mut()
+    }
+
+    fn place_cursor(&mut self, model: &Model) {
+        let body = parts(self.area).body;
+        self.pane_mut().layout(body, model);
+    }
+
+    /// Adds what the pane wants kept fresh, if that has changed.
+    fn wanted(&mut self, mut actions: Vec<Action>) -> Vec<Action> {
+        let wants = self.pane().wants();
+        if wants.visible != self.sent.visible {
+            actions.push(Action::Visible(wants.visible.clone()));
+        }
+        if wants.focus != self.sent.focus {
+            actions.push(Action::Focus(wants.focus));
+        }
+        self.sent = wants;
+        actions
+    }
+
+    /// What a pane's outcome asks of the screen.
+    fn take(&mut self, outcome: Outcome, model: &Model) -> Vec<Action> {
+        match outcome {
+            Outcome::Ignored | Outcome::Done => {}
+            Outcome::Open(target) => self.open(target, model),
+            Outcome::Ask(query, text) => {
+                let answer = self.pane_mut().query(query, &text, model);
+                self.popups.push(Popup::Prompt(Prompt::new(query, text, answer)));
+            }
+            Outcome::Pick(choices) => self.popups.push(Popup::Picker(Picker::new(choices))),
+            Outcome::Act(action) => return vec![action],
+            Outcome::Say(text) => self.message = Some(text),
+        }
+        Vec::new()
+    }
+
+    fn open(&mut self, target: Target, model: &Model) {
+        match places::open(target, model) {
+            Some(mut pane) => {
+                pane.tick(model, false);
+                self.places[self.at].inside.push(pane);
+            }
+            None => self.message = Some("nothing is known of it any more".into()),
+        }
+    }
+
+    /// Commands that no pane took.
+    fn own(&mut self, command: Command, model: &Model) -> Vec<Action> {
+        match command {
+            Command::Quit => return vec![Action::Quit],
+            Command::Redraw => return vec![Action::Redraw],
+            Command::Back => self.leave(model),
+            Command::BackOrQuit if self.places[self.at].inside.is_empty() => return vec![Action::Quit],
+            Command::BackOrQuit => self.leave(model),
+            Command::Help => self.popups.push(Popup::Help(Help::new(self.pane().context()))),
+            Command::Pause => return self.pause(),
+            Command::Slower => return self.step_interval(model, true),
+            Command::Faster => return self.step_interval(model, false),
+            Command::NextTab => self.go((self.at + 1) % self.places.len(), model),
+            Command::PrevTab => self.go((self.at + self.places.len() - 1) % self.places.len(), model),
+            command => {
+                if let Some(at) = self.places.iter().position(|stack| stack.place.command == command) {
+                    self.go(at, model);
+                }
+            }
+        }
+        Vec::new()
+    }
+
+    fn leave(&mut self, model: &Model) {
+        if self.places[self.at].inside.pop().is_some() {
+            self.pane_mut().tick(model, false);
+        }
+    }
+
+    /// To a place; to the bottom of it when we are there already.
+    fn go(&mut self, at: usize, model: &Model) {
+        if at == self.at {
+            self.places[at].inside.clear();
+        }
+        self.at = at;
+        self.pane_mut().tick(model, false);
+    }
+
+    fn pause(&mut self) -> Vec<Action> {
+        self.paused = !self.paused;
+        self.behind = 0;
+        vec![Action::Hold(self.paused)]
+    }
+
+    fn step_interval(&mut self, model: &Model, slower: bool) -> Vec<Action> {
+        if self.options.replay {
+            self.message = Some("a replay keeps the interval it was recorded with".into());
+            return Vec::new();
+        }
+        let now = self.interval(model).as_millis() as u64;
+        let next = match slower {
+            true => INTERVALS_MS.iter().find(|&&ms| ms > now),
+            false => INTERVALS_MS.iter().rev().find(|&&ms| ms < now),
+        };
+        match next.map(|&ms| Duration::from_millis(ms)) {
+            Some(next) => {
+                self.interval = Some(next);
+                vec![Action::Interval(next)]
+            }
+            None => Vec::new(),
+        }
+    }
+
+    fn interval(&self, model: &Model) -> Duration {
+        self.interval.unwrap_or(Duration::from_nanos(model.session().interval_ns))
+    }
+
+    /// Offers a key to the popups; `None` when there is none or it passed.
+    fn popup_key(&mut self, event: &KeyEvent, model: &Model) -> Option<Vec<Action>> {
+        let context = self.pane().context();
+        let reply = match self.popups.last_mut()? {
+            Popup::Help(help) => help.key(context, event),
+            Popup::Prompt(prompt) => prompt.key(event),
+            Popup::Picker(picker) => picker.key(context, event),
+        };
+        self.popup_reply(reply, model)
+    }
+
+    fn popup_mouse(&mut self, mouse: MouseEvent, model: &Model) -> Option<Vec<Action>> {
+        let body = parts(self.area).body;
+        let reply = match self.popups.last_mut()? {
+            Popup::Help(help) => help.mouse(mouse, body),
+            Popup::Prompt(_) => Reply::Pass,
+            Popup::Picker(picker) => picker.mouse(mouse, body),
+        };
+        self.popup_reply(reply, model)
+    }
+
+    fn popup_reply(&mut self, reply: Reply, model: &Model) -> Option<Vec<Action>> {
+        match reply {
+            Reply::Pass => return None,
+            Reply::Stay => {}
+            Reply::Close => {
+                self.popups.pop();
+            }
+            Reply::Text => self.text_changed(model),
+            Reply::Chosen(index) => {
+                if let Some(Popup::Picker(picker)) = self.popups.pop() {
+                    self.pane_mut().picked(picker.command(), index, model);
+                }
+            }
+        }
+        Some(Vec::new())
+    }
+
+    /// Shows the pane what is typed, and closes the prompt when that was accepted or given up.
+    fn text_changed(&mut self, model: &Model) {
+        let Some(Popup::Prompt(mut prompt)) = self.popups.pop() else { return };
+        prompt.answer = self.pane_mut().query(prompt.query, prompt.text(), model);
+        if !prompt.is_done() {
+            self.popups.push(Popup::Prompt(prompt));
+        }
+    }
+
+    fn click(&mut self, mouse: MouseEvent, model: &Model) -> Vec<Action> {
+        let parts = parts(self.area);
+        let at = (mouse.column, mouse.row).into();
+        let pressed = mouse.kind == MouseEventKind::Down(MouseButton::Left);
+        if parts.body.contains(at) {
+            let outcome = self.pane_mut().mouse(mouse, parts.body, model);
+            return self.take(outcome, model);
+        }
+        if pressed && parts.places.contains(at) {
+            match self.tab_at(parts.places, mouse.column) {
+                Some(place) => self.go(place, model),
+                None if !self.places[self.at].inside.is_empty() => self.leave(model),
+                None => {}
+            }
+        }
+        if pressed && parts.footer.contains(at) {
+            let context = self.pane().context();
+            return match footer::at(context, parts.footer, mouse.column) {
+                Some(command) => self.run(command, model),
+                None => Vec::new(),
+            };
+        }
+        Vec::new()
+    }
+
+    /// Columns of each tab: start and end.
+    fn tabs(&self, area: Rect) -> impl Iterator<Item = (u16, u16)> {
+        self.places.iter().scan(area.x + 1, |x, stack| {
+            let start = *x;
+            *x += stack.place.name.len() as u16 + 4;
+            Some((start, *x - 2))
+        })
+    }
+
+    fn tab_at(&self, area: Rect, column: u16) -> Option<usize> {
+        if !self.places[self.at].inside.is_empty() {
+            return None;
+        }
+        self.tabs(area).position(|(start, end)| (start..end).contains(&column))
+    }
+
+    fn render_too_small(&self, area: Rect, buf: &mut Buffer) {
+        let text = format!("sberf needs {}x{}, this is {}x{}", MIN_SIZE.0, MIN_SIZE.1, area.width, area.height);
+        let line = draw::line(area, area.height / 2);
+        let width = super::format::width(&text) as u16;
+        let middle = draw::centred(line, width, 1);
+        draw::put(buf, middle.x, middle.y, &text, middle.width, self.theme.warn());
+    }
+
+    fn render_parts(&self, model: &Model, parts: Parts, buf: &mut Buffer) {
+        status::render(&self.status(model), model, &self.theme, parts.status, buf);
+        self.render_places(model, parts.places, buf);
+        match model.span() {
+            None => self.render_loading(parts.body, buf),
+            Some(_) => self.pane().render(model, &self.theme, parts.body, buf),
+        }
+        self.render_footer(parts.footer, buf);
+        for popup in &self.popups {
+            match popup {
+                Popup::Help(help) => help.render(model, &self.theme, parts.body, buf),
+                Popup::Prompt(prompt) => prompt.render(&self.theme, parts.footer, buf),
+                Popup::Picker(picker) => picker.render(&self.theme, parts.body, buf),
+            }
+        }
+    }
+
+    fn status(&self, model: &Model) -> status::Status {
+        status::Status {
+            interval: self.interval(model),
+            paused: self.paused,
+            behind: self.behind,
+            replay: self.options.replay,
+            ended: self.ended,
+            utc_offset_s: self.options.utc_offset_s,
+            samples: self.samples,
+        }
+    }
+
+    fn render_loading(&self, area: Rect, buf: &mut Buffer) {
+        let text = format!("{} …", self.loading);
+        let middle = draw::centred(area, super::format::width(&text) as u16, 1);
+        draw::put(buf, middle.x, middle.y, &text, middle.width, self.theme.header());
+    }
+
+    /// The places, or the way to where we are.
+    fn render_places(&self, model: &Model, area: Rect, buf: &mut Buffer) {
+        let stack = &self.places[self.at];
+        if !stack.inside.is_empty() {
+            return self.render_breadcrumb(model, area, buf);
+        }
+        for (index, (start, _)) in self.tabs(area).enumerate() {
+            let place = &self.places[index].place;
+            let style = if index == self.at { self.theme.accent() } else { self.theme.dim() };
+            let x = draw::put(buf, start, area.y, &place.number.to_string(), 1, self.theme.accent());
+            draw::put(buf, x + 1, area.y, place.name, area.right().saturating_sub(x + 1), style);
+        }
+        let held = if self.order_held { "order held " } else { "" };
+        draw::put_right(buf, area, held, self.theme.warn());
+    }
+
+    fn render_breadcrumb(&self, model: &Model, area: Rect, buf: &mut Buffer) {
+        let stack = &self.places[self.at];
+        let mut x =
+            draw::put(buf, area.x + 1, area.y, stack.place.name, area.width.saturating_sub(1), self.theme.dim());
+        for pane in &stack.inside {
+            x = draw::put(buf, x, area.y, " › ", area.right().saturating_sub(x), self.theme.border());
+            x = draw::put(buf, x, area.y, &pane.title(model), area.right().saturating_sub(x), self.theme.accent());
+        }
+        let x = (x + 3).min(area.right());
+        let rest = Rect { x, width: area.right() - x, ..area };
+        let about = self.pane().about(model);
+        draw::put(buf, rest.x, rest.y, &about, rest.width, self.theme.text());
+    }
+
+    fn render_footer(&self, area: Rect, buf: &mut Buffer) {
+        match &self.message {
+            Some(message) => {
+                let style = self.theme.warn();
+                draw::put(buf, area.x + 1, area.y, message, area.width.saturating_sub(1), style);
+            }
+            None => footer::render(self.pane().context(), &self.theme, area, buf),
+        }
+    }
+
+    /// Which bindings hold now.
+    pub fn context(&self) -> Context {
+        self.pane().context()
+    }
+}

@@ -1,0 +1,143 @@
+//! The help screen: which lenses are off and why, every key, what the glyphs mean. Keys come from the table.
+
+use crossterm::event::{KeyEvent, MouseEvent, MouseEventKind};
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::text::Span;
+
+use super::app::Reply;
+use super::keys::{self, BINDINGS, Command, Context};
+use super::{Theme, draw, format};
+use crate::model::Model;
+use crate::tick::State;
+
+/// Where we are in it.
+pub struct Help {
+    context: Context,
+    scroll: usize,
+}
+
+const NUMBERS: [&str; 6] = [
+    "Numbers have at most three digits that count; k, M, G are powers of 1000, also of bytes.",
+    "–       does not apply: a percentile of nothing",
+    "(blank) not measured",
+    "?       the lens is off, see above",
+    "†       exited",
+    "<.1     more than nothing, less than can be shown",
+];
+
+impl Help {
+    /// Opened from that context, whose keys come first.
+    pub fn new(context: Context) -> Self {
+        Help { context, scroll: 0 }
+    }
+
+    /// Scrolls; everything else closes it.
+    pub fn key(&mut self, context: Context, event: &KeyEvent) -> Reply {
+        match keys::key_of(event).and_then(|key| keys::lookup(context, key)) {
+            Some(Command::Down) => self.scroll += 1,
+            Some(Command::Up) => self.scroll = self.scroll.saturating_sub(1),
+            Some(Command::PageDown) => self.scroll += 10,
+            Some(Command::PageUp) => self.scroll = self.scroll.saturating_sub(10),
+            Some(Command::Top) => self.scroll = 0,
+            Some(Command::Bottom) => self.scroll = BINDINGS.len(),
+            Some(Command::Quit) => return Reply::Pass,
+            _ => return Reply::Close,
+        }
+        Reply::Stay
+    }
+
+    /// The wheel scrolls, a click closes.
+    pub fn mouse(&mut self, mouse: MouseEvent, _body: Rect) -> Reply {
+        match mouse.kind {
+            MouseEventKind::ScrollDown => self.scroll += 3,
+            MouseEventKind::ScrollUp => self.scroll = self.scroll.saturating_sub(3),
+            MouseEventKind::Down(_) => return Reply::Close,
+            _ => {}
+        }
+        Reply::Stay
+    }
+
+    fn lines<'a>(&self, model: &'a Model, theme: &Theme) -> Vec<Vec<Span<'a>>> {
+        let mut lines = lens_lines(model, theme);
+        let nearest = self.context.chain();
+        let rest = Context::ALL.iter().filter(|context| !nearest.contains(context));
+        for &context in nearest.iter().chain(rest) {
+            lines.extend(key_lines(context, theme));
+        }
+        lines.push(vec![Span::styled("Where time goes", theme.header())]);
+        lines.extend(State::ALL.map(|state| state_line(state, theme)));
+        lines.push(Vec::new());
+        lines.push(vec![Span::styled("Numbers", theme.header())]);
+        lines.extend(NUMBERS.map(|text| vec![Span::styled(format!("  {text}"), theme.text())]));
+        lines
+    }
+
+    /// Draws it over `body`.
+    pub fn render(&self, model: &Model, theme: &Theme, body: Rect, buf: &mut Buffer) {
+        let lines = self.lines(model, theme);
+        let height = (lines.len() + 2).min(u16::MAX.into()) as u16;
+        let frame = draw::centred(body, 92, height);
+        let inner = draw::framed(buf, theme, frame, "keys: arrows scroll, any other key closes");
+        let last = lines.len().saturating_sub(inner.height.into());
+        let shown = lines.iter().skip(self.scroll.min(last)).take(inner.height.into());
+        for (row, spans) in shown.enumerate() {
+            let line = draw::line(inner, row as u16);
+            draw::put_spans(buf, Rect { x: line.x + 1, width: line.width.saturating_sub(2), ..line }, spans);
+        }
+    }
+}
+
+fn lens_lines<'a>(model: &'a Model, theme: &Theme) -> Vec<Vec<Span<'a>>> {
+    let off = model.session().lenses.iter().filter_map(|lens| Some((lens.name.as_str(), lens.off.as_deref()?)));
+    let mut lines: Vec<_> = off
+        .map(|(name, why)| {
+            vec![
+                Span::styled("off  ", theme.alert()),
+                Span::styled(format::left(name, 8), theme.header()),
+                Span::styled(why, theme.text()),
+            ]
+        })
+        .collect();
+    if lines.is_empty() {
+        lines.push(vec![Span::styled("Every lens works here.", theme.dim())]);
+    }
+    lines.push(Vec::new());
+    lines
+}
+
+fn key_lines<'a>(context: Context, theme: &Theme) -> Vec<Vec<Span<'a>>> {
+    let mut lines = vec![vec![Span::styled(context.title(), theme.header())]];
+    for binding in BINDINGS.iter().filter(|binding| binding.when == context) {
+        lines.push(vec![
+            Span::styled(format::left(&format!("  {}", keys::names(binding)), 20), theme.accent()),
+            Span::styled(binding.help, theme.text()),
+        ]);
+    }
+    lines.push(Vec::new());
+    lines
+}
+
+fn state_line<'a>(state: State, theme: &Theme) -> Vec<Span<'a>> {
+    let glyph = theme.state_glyph(state).repeat(3);
+    let means = match state {
+        State::User => "on a CPU, outside the kernel",
+        State::Kernel => "on a CPU, in the kernel",
+        State::Woken => "woken, waits for a CPU",
+        State::Preempted => "preempted, waits for a CPU",
+        State::Disk => "blocked until a disk answers",
+        State::Lock => "blocked on a futex, a file lock or a semaphore",
+        State::Net => "blocked on a socket",
+        State::Pipe => "blocked on a pipe",
+        State::Timer => "sleeps for a time (idle)",
+        State::Poll => "waits for any of several descriptors (idle)",
+        State::Fault => "blocked in a page fault",
+        State::Stopped => "stopped by a signal or a debugger",
+        State::Other => "blocked for another reason",
+    };
+    vec![
+        Span::styled(format!("  {glyph}  "), theme.state(state)),
+        Span::styled(format::left(state.name(), 13), theme.text()),
+        Span::styled(means, theme.dim()),
+    ]
+}

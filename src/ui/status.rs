@@ -1,0 +1,160 @@
+//! The first line, which never goes away: where, how and how well we look, and what looking costs.
+
+use std::time::Duration;
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::text::Span;
+
+use super::{Theme, draw, format};
+use crate::model::Model;
+use crate::tick::Sampler;
+
+/// What the screen itself knows.
+pub struct Status {
+    /// Length of a tick.
+    pub interval: Duration,
+    /// The picture is held.
+    pub paused: bool,
+    /// Ticks that wait meanwhile.
+    pub behind: usize,
+    /// What is shown was recorded.
+    pub replay: bool,
+    /// No more ticks will come.
+    pub ended: bool,
+    /// Local time minus UTC.
+    pub utc_offset_s: i32,
+    /// On-CPU samples of the newest tick, and how many of them have a complete stack.
+    pub samples: (u64, u64),
+}
+
+/// A piece of the line, with how early it is dropped when there is no room: 0 never.
+struct Piece<'a> {
+    drop: u8,
+    spans: Vec<Span<'a>>,
+}
+
+impl Piece<'_> {
+    fn width(&self) -> usize {
+        self.spans.iter().map(|span| format::width(&span.content)).sum()
+    }
+}
+
+/// Draws it: left what is observed and how, right how much of it is known.
+pub fn render(status: &Status, model: &Model, theme: &Theme, area: Rect, buf: &mut Buffer) {
+    let left = vec![
+        Piece { drop: 0, spans: vec![Span::styled("sberf", theme.header())] },
+        Piece { drop: 2, spans: vec![Span::styled(model.session().hostname.clone(), theme.text())] },
+        Piece { drop: 5, spans: vec![Span::styled(kernel(model), theme.dim())] },
+        Piece { drop: 4, spans: vec![Span::styled(machine(model), theme.text())] },
+        Piece { drop: 3, spans: vec![sampler(model, theme)] },
+        Piece { drop: 0, spans: vec![Span::styled(interval(status.interval), theme.text())] },
+        Piece { drop: 0, spans: position(status, model, theme) },
+    ];
+    let right = vec![
+        Piece { drop: 1, spans: complete(status.samples, theme) },
+        Piece { drop: 0, spans: lost(model, theme) },
+        Piece { drop: 1, spans: own_cost(model, theme) },
+    ];
+    let mut pieces = left;
+    let seam = pieces.len();
+    pieces.extend(right);
+    let dropped = dropped(&pieces, area.width.into());
+    let shown = |range: std::ops::Range<usize>| -> Vec<&Piece<'_>> {
+        pieces[range].iter().filter(|piece| piece.drop < dropped && piece.width() > 0).collect()
+    };
+    let separator = |at: usize| Span::styled(if at == 0 { " " } else { " │ " }, theme.border());
+    let mut x = area.x;
+    for (at, piece) in shown(0..seam).into_iter().enumerate() {
+        let rest = Rect { x, width: area.right().saturating_sub(x), ..area };
+        let spans: Vec<Span<'_>> = std::iter::once(separator(at)).chain(piece.spans.iter().cloned()).collect();
+        x = draw::put_spans(buf, rest, &spans);
+    }
+    let right = shown(seam..pieces.len());
+    let width: usize = right.iter().map(|piece| piece.width() + 2).sum();
+    let mut x = area.right().saturating_sub(width as u16).max(x);
+    for piece in right {
+        let rest = Rect { x, width: area.right().saturating_sub(x), ..area };
+        x = draw::put_spans(buf, rest, &piece.spans) + 2;
+    }
+}
+
+/// Pieces with `drop` at or above this do not fit.
+fn dropped(pieces: &[Piece<'_>], width: usize) -> u8 {
+    let needed = |limit: u8| -> usize {
+        pieces.iter().filter(|piece| piece.drop < limit && piece.width() > 0).map(|piece| piece.width() + 3).sum()
+    };
+    (1..=6).rev().find(|&limit| needed(limit) <= width).unwrap_or(1)
+}
+
+fn kernel(model: &Model) -> String {
+    model.session().kernel.clone()
+}
+
+fn machine(model: &Model) -> String {
+    let session = model.session();
+    let (cpus, nodes) = (session.cpus.len(), session.nodes.len().max(1));
+    format!("{cpus} CPU {nodes} node{}", if nodes == 1 { "" } else { "s" })
+}
+
+fn sampler<'a>(model: &Model, theme: &Theme) -> Span<'a> {
+    match &model.session().sampler {
+        Sampler::Off => Span::styled("sampling off", theme.warn()),
+        Sampler::Cycles(hz) => Span::styled(format!("{hz} Hz cycles"), theme.text()),
+        Sampler::CpuClock(hz) => Span::styled(format!("{hz} Hz cpu-clock"), theme.text()),
+    }
+}
+
+fn interval(interval: Duration) -> String {
+    match interval.as_millis() {
+        ms if ms % 1000 == 0 => format!("{} s", ms / 1000),
+        ms => format!("{ms} ms"),
+    }
+}
+
+fn position<'a>(status: &Status, model: &Model, theme: &Theme) -> Vec<Span<'a>> {
+    let clock = model.span().map(|span| {
+        let local = (span.wall_ns + span.len_ns()) as i64 + i64::from(status.utc_offset_s) * 1_000_000_000;
+        format!(" {}", format::clock(local.max(0) as u64))
+    });
+    let (word, style) = match (status.paused, status.replay, status.ended) {
+        (true, _, _) => ("paused", theme.warn()),
+        (_, true, true) => ("replay over", theme.warn()),
+        (_, false, true) => ("stopped", theme.alert()),
+        (_, true, false) => ("replay", theme.accent()),
+        (_, false, false) => ("live", theme.accent()),
+    };
+    let mut spans = vec![Span::styled(word, style), Span::styled(clock.unwrap_or_default(), theme.text())];
+    if status.paused && status.behind > 0 {
+        spans.push(Span::styled(format!(" +{}", format::count(status.behind as u64)), theme.warn()));
+    }
+    spans
+}
+
+/// Share of the tick's samples whose user stack reaches its first function.
+fn complete<'a>((samples, complete): (u64, u64), theme: &Theme) -> Vec<Span<'a>> {
+    if samples == 0 {
+        return vec![Span::styled("stacks ", theme.dim()), Span::styled(format::NONE, theme.text())];
+    }
+    let share = complete as f64 / samples as f64;
+    let style = if share < 0.9 { theme.warn() } else { theme.text() };
+    // Rounded down: 100 % is said only when it is all of them.
+    let tenths = (share * 1000.0).floor() / 10.0;
+    let text = if complete == samples { "100 %".into() } else { format!("{tenths:.1} %") };
+    vec![Span::styled("stacks ", theme.dim()), Span::styled(text, style)]
+}
+
+fn lost<'a>(model: &Model, theme: &Theme) -> Vec<Span<'a>> {
+    let lost: u64 = model.losses().iter().map(|&(_, count)| count).sum();
+    let style = if lost > 0 { theme.alert() } else { theme.dim() };
+    vec![Span::styled(format!("lost {}", format::count(lost)), style)]
+}
+
+fn own_cost<'a>(model: &Model, theme: &Theme) -> Vec<Span<'a>> {
+    let Some(span) = model.span().filter(|span| span.len_ns() > 0) else { return Vec::new() };
+    let cost = model.cost();
+    let bpf: u64 = cost.programs.iter().map(|program| program.ns).sum();
+    let share = (cost.user_space_ns + bpf) as f64 / span.len_ns() as f64;
+    let text = format!("{} % {}B", format::percent(share), format::bytes(cost.rss_bytes).trim_end_matches('B'));
+    vec![Span::styled("self ", theme.dim()), Span::styled(text, theme.text())]
+}
