@@ -1,0 +1,93 @@
+//! The kernel's own account of BPF programs, and the empty programs that show what keeping it costs.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use libbpf_rs::query::ProgInfoIter;
+use libbpf_rs::{Link, Object, ObjectBuilder};
+
+const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
+
+/// The kernel counts runs and time of BPF programs while this lives; then the setting is as it was.
+pub struct Stats {
+    before: String,
+}
+
+impl Stats {
+    pub fn on() -> Result<Self> {
+        let before = fs::read_to_string(SWITCH).with_context(|| format!("reading {SWITCH}"))?;
+        fs::write(SWITCH, "1").with_context(|| format!("writing {SWITCH}: needs root"))?;
+        Ok(Stats { before })
+    }
+}
+
+impl Drop for Stats {
+    fn drop(&mut self) {
+        let _ = fs::write(SWITCH, self.before.trim());
+    }
+}
+
+/// What one program has cost since it was loaded.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Program {
+    pub name: String,
+    pub runs: u64,
+    pub ns: u64,
+}
+
+impl Program {
+    pub fn ns_per_run(&self) -> Option<f64> {
+        (self.runs > 0).then(|| self.ns as f64 / self.runs as f64)
+    }
+}
+
+/// Every program that is loaded now, by the kernel's id.
+pub fn programs() -> BTreeMap<u32, Program> {
+    ProgInfoIter::default()
+        .map(|info| {
+            let name = info.name.to_string_lossy().into_owned();
+            (info.id, Program { name, runs: info.run_cnt, ns: info.run_time_ns })
+        })
+        .collect()
+}
+
+/// What the programs in `after` did since `before`, those that ran at all, summed by name.
+pub fn since(before: &BTreeMap<u32, Program>, after: &BTreeMap<u32, Program>) -> Vec<Program> {
+    let mut by_name: BTreeMap<&str, Program> = BTreeMap::new();
+    for (id, program) in after {
+        let (runs, ns) = before.get(id).map_or((0, 0), |old| (old.runs, old.ns));
+        let sum = by_name.entry(&program.name).or_default();
+        sum.name.clone_from(&program.name);
+        sum.runs += program.runs.saturating_sub(runs);
+        sum.ns += program.ns.saturating_sub(ns);
+    }
+    by_name.into_values().filter(|program| program.runs > 0).collect()
+}
+
+/// The empty programs, attached as long as this lives.
+pub struct Floor {
+    // Links go before the object whose programs they hold.
+    _links: Vec<Link>,
+    _object: Object,
+}
+
+impl Floor {
+    /// Compiles `floor.bpf.c` into `dir` and attaches the programs the kernel takes.
+    pub fn attach(dir: &Path) -> Result<Self> {
+        let object = dir.join("floor.bpf.o");
+        let clang = std::env::var("CLANG").unwrap_or_else(|_| "clang".into());
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/overhead/floor.bpf.c");
+        let status = Command::new(&clang)
+            .args(["-O2", "-g", "-target", "bpf", "-c", source, "-o"])
+            .arg(&object)
+            .status()
+            .with_context(|| format!("starting {clang}"))?;
+        ensure!(status.success(), "{clang} could not compile {source}");
+        let object = ObjectBuilder::default().open_file(&object)?.load().context("loading the empty programs")?;
+        let links = object.progs_mut().filter_map(|program| program.attach().ok()).collect();
+        Ok(Floor { _links: links, _object: object })
+    }
+}
