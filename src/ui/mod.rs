@@ -18,6 +18,7 @@ use crate::model::{Model, TreeQuery};
 use crate::tick::ProcessKey;
 
 pub mod app;
+pub mod bar;
 pub mod chart;
 pub mod draw;
 mod footer;
@@ -33,6 +34,7 @@ mod processes;
 mod prompt;
 mod status;
 pub mod syscalls;
+pub mod table;
 pub mod theme;
 
 pub use keys::{Command, Context};
