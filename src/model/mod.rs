@@ -1,206 +1,40 @@
 //! What we know of the machine, in memory: entities, histograms and stack trees by window.
 //!
-//! No file, no clock, no terminal: time comes with each [`Tick`].
+//! No file, no clock, no terminal: time comes with each [`Tick`](crate::tick::Tick). What is kept of the past is bounded
+//! by [`Limits`]; what was let go is counted as [`Loss::Evicted`].
 #![forbid(unsafe_code)]
 
+mod apply;
+mod entity;
+mod group;
+mod history;
+mod latency;
+mod names;
+mod pack;
+mod table;
+mod tree;
+mod window;
+
+pub use entity::{Exit, IoTotals, Process, Samples, Thread, Totals, is_idle_wait};
+pub use history::HistoryTick;
+pub use latency::{Latency, Scope, hdr};
+pub use names::{MAX_FRAMES, MAX_NAME_CHARS, NameTable, clean};
+pub use tree::{CallTree, Merge, TreeLens, TreeNode, TreeQuery};
+pub use window::Window;
+
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 
-use rustc_hash::FxHashMap;
-
+use self::apply::{ProcessEntry, ThreadEntry};
+use self::group::Groups;
+use self::history::{History, Track};
+use self::latency::Devices;
+use self::names::Labels;
+use self::pack::Sums;
+use self::table::Table;
 use crate::tick::{
-    Cost, CpuTick, DiskOp, DiskTick, Event, Frame, FrameId, FrameKind, Hist, Host, Loss, Module, ModuleId, Names,
-    NodeTick, ProcessFacts, ProcessKey, Session, SlowRequest, Span, Stack, StackId, State, StateNs, Symbol, ThreadKey,
-    Tick,
+    Cost, CpuTick, DiskTick, Event, Host, Loss, NodeTick, ProcessKey, Session, SlowRequest, Span, ThreadKey,
 };
-
-/// How much of the past a view covers, up to the tick it stands at.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Window {
-    /// The newest tick only.
-    #[default]
-    Tick,
-    /// The ticks of that many last seconds.
-    Last(Duration),
-    /// Since the start (or since what memory still holds, which `Model::evicted` tells).
-    All,
-}
-
-/// Sums over a window, of a thread, a process or the machine.
-#[derive(Clone, Debug, Default)]
-pub struct Totals {
-    /// Time by state; sums to the wall time of the threads in it.
-    pub ns: StateNs,
-    pub voluntary: u64,
-    pub involuntary: u64,
-    pub wakeups: u64,
-    pub migrations: u64,
-    pub minor_faults: u64,
-    pub major_faults: u64,
-    pub runq: Hist,
-    pub off_cpu: Hist,
-    pub slice: Hist,
-    /// On-CPU ns by node; empty on one node.
-    pub node_ns: Vec<u64>,
-}
-
-/// Block I/O of a process over a window, by [`DiskOp`] in its order.
-#[derive(Clone, Debug, Default)]
-pub struct IoTotals {
-    pub requests: [u64; 4],
-    pub bytes: [u64; 4],
-    /// All operations together.
-    pub latency: Hist,
-}
-
-/// A process.
-#[derive(Clone, Debug)]
-pub struct Process {
-    pub key: ProcessKey,
-    pub facts: ProcessFacts,
-    /// Live threads at the end of the newest tick.
-    pub threads: u32,
-    /// The newest tick in which it lived.
-    pub tick: Totals,
-    pub tick_io: IoTotals,
-    /// Since we first saw it.
-    pub all: Totals,
-    pub all_io: IoTotals,
-    /// On-CPU samples in the newest tick, and how many of them had a complete user stack (or need none).
-    pub samples: u64,
-    pub samples_complete: u64,
-    /// Samples since we first saw it, and the complete ones.
-    pub all_samples: u64,
-    pub all_samples_complete: u64,
-    /// When it exited (CLOCK_MONOTONIC) and with which wait status, once it has.
-    pub exited: Option<(u64, u32)>,
-}
-
-/// A thread.
-#[derive(Clone, Debug)]
-pub struct Thread {
-    pub key: ThreadKey,
-    pub process: ProcessKey,
-    pub comm: String,
-    pub now: Option<State>,
-    pub since_ns: u64,
-    pub cpu: u32,
-    pub syscall: Option<u32>,
-    pub tick: Totals,
-    pub all: Totals,
-    /// CLOCK_MONOTONIC, once it has.
-    pub exited_ns: Option<u64>,
-}
-
-/// Which stacks a tree is made of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum TreeLens {
-    /// On-CPU samples.
-    #[default]
-    OnCpu,
-    /// Blocked time by stack, ns; a frame per reason at the root.
-    Blocked,
-    /// All of it as time: samples scaled so that they sum to the exact on-CPU time, blocked time, and one node for
-    /// time spent runnable. Ns.
-    All,
-}
-
-/// How frames become nodes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Merge {
-    /// Frames of one function are one node.
-    #[default]
-    Function,
-    /// Frames of one module are one node.
-    Module,
-    /// Each address its own.
-    Address,
-}
-
-/// What tree is wanted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct TreeQuery {
-    /// One process, or all (then a node per process at the root).
-    pub process: Option<ProcessKey>,
-    pub lens: TreeLens,
-    pub window: Window,
-    pub merge: Merge,
-    /// Leaf first.
-    pub inverted: bool,
-    /// Leave out waits that are idle (timer, poll, and what a kernel thread waits for).
-    pub hide_idle: bool,
-}
-
-/// A node of a [`CallTree`].
-#[derive(Clone, Debug)]
-pub struct TreeNode {
-    /// What it is called, without control characters. `module+0xoffset` where the function is not known.
-    pub name: Arc<str>,
-    /// Short name of its module; empty for the root and for notes.
-    pub module: Arc<str>,
-    pub kind: FrameKind,
-    /// In the blocked and all lenses: which state. `None` for samples.
-    pub state: Option<State>,
-    /// Index of its parent; the root is its own.
-    pub parent: u32,
-    pub depth: u16,
-    /// Weight that ended here.
-    pub self_weight: u64,
-    /// Weight that passed through or ended here.
-    pub total_weight: u64,
-    /// Samples or waits that passed through.
-    pub count: u64,
-    /// Indices of its children, in order of first sight: the picture holds still between ticks.
-    pub children: Vec<u32>,
-    /// Stable across ticks: the same place in the same query always has the same id.
-    pub id: u64,
-}
-
-/// Stacks of one query, merged. `nodes[0]` is everything observed; parents precede children.
-#[derive(Clone, Debug, Default)]
-pub struct CallTree {
-    pub nodes: Vec<TreeNode>,
-    /// Weight whose stack is complete, and all weight: quality of the view.
-    pub complete_weight: u64,
-    /// Length of the interval it covers, ns.
-    pub span_ns: u64,
-}
-
-/// A latency that has a histogram.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Latency {
-    RunQueue,
-    OffCpu,
-    Slice,
-    /// Queued and on the device, of requests that a process asked for.
-    Disk,
-    /// Of one disk and operation (`None`: all operations), in the queue.
-    DiskQueued(u32, Option<DiskOp>),
-    /// Of one disk and operation, on the device.
-    DiskDevice(u32, Option<DiskOp>),
-}
-
-/// Whose latency.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Scope {
-    Machine,
-    Process(ProcessKey),
-    Thread(ThreadKey),
-    Cpu(u32),
-}
-
-/// One column of a history: what one tick (or several, for long windows) says.
-#[derive(Clone, Debug, Default)]
-pub struct HistoryTick {
-    pub span: Span,
-    /// State times of the whole machine.
-    pub ns: StateNs,
-    pub runq: Hist,
-    pub cpus: Vec<CpuTick>,
-    pub disks: Vec<DiskTick>,
-    pub losses: u64,
-}
 
 /// Bounds of what is kept.
 #[derive(Clone, Copy, Debug)]
@@ -217,117 +51,275 @@ impl Default for Limits {
     }
 }
 
+/// The events of so many are kept, the newest.
+const EVENTS_KEPT: usize = 4096;
+
+/// So many of the slowest block requests are kept.
+const SLOW_KEPT: usize = 256;
+
 /// Everything known.
 pub struct Model {
     session: Session,
     limits: Limits,
+    span: Span,
+    ticks: u64,
+    observed_ns: u64,
+    names: NameTable,
+    names_version: u64,
+    labels: Labels,
+    processes: Table<ProcessKey, ProcessEntry>,
+    threads: Table<ThreadKey, ThreadEntry>,
+    groups: Groups,
+    next_serial: u32,
+    machine: Totals,
+    machine_io: IoTotals,
+    machine_all: Totals,
+    machine_all_io: IoTotals,
+    machine_track: Track,
+    cpus: Vec<CpuTick>,
+    nodes: Vec<NodeTick>,
+    disks: Vec<DiskTick>,
+    devices: Devices,
+    host: Host,
+    cost: Cost,
+    losses: Vec<(Loss, u64)>,
+    slow: Vec<SlowRequest>,
+    events: VecDeque<Event>,
+    history: History,
 }
 
-/// The names known so far, by id.
-#[derive(Default)]
-pub struct NameTable {
-    pub users: FxHashMap<u32, String>,
-    pub modules: FxHashMap<ModuleId, Module>,
-    pub frames: FxHashMap<FrameId, Frame>,
-    pub symbols: FxHashMap<FrameId, Symbol>,
-    pub stacks: FxHashMap<StackId, Stack>,
-}
-
-#[expect(unused_variables, missing_docs, reason = "signatures agreed on first; bodies follow")]
 impl Model {
+    /// Knows nothing but the session.
     pub fn new(session: Session, limits: Limits) -> Self {
-        Model { session, limits }
-    }
-    /// Takes in a tick.
-    pub fn apply(&mut self, tick: Tick) {
-        todo!()
-    }
-    /// Takes in names that came between ticks.
-    pub fn learn(&mut self, names: Names) {
-        todo!()
+        Model {
+            session,
+            limits,
+            span: Span::default(),
+            ticks: 0,
+            observed_ns: 0,
+            names: NameTable::default(),
+            names_version: 0,
+            labels: Labels::default(),
+            processes: Table::default(),
+            threads: Table::default(),
+            groups: Groups::default(),
+            next_serial: 0,
+            machine: Totals::default(),
+            machine_io: IoTotals::default(),
+            machine_all: Totals::default(),
+            machine_all_io: IoTotals::default(),
+            machine_track: Track::new(1, 0),
+            cpus: Vec::new(),
+            nodes: Vec::new(),
+            disks: Vec::new(),
+            devices: Devices::default(),
+            host: Host::default(),
+            cost: Cost::default(),
+            losses: Vec::new(),
+            slow: Vec::new(),
+            events: VecDeque::new(),
+            history: History::default(),
+        }
     }
 
+    /// The machine and how it is observed.
     pub fn session(&self) -> &Session {
         &self.session
     }
+
+    /// What bounds the past.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
     /// Span of the newest tick; `None` before the first.
     pub fn span(&self) -> Option<Span> {
-        todo!()
+        (self.ticks > 0).then_some(self.span)
     }
-    /// Ticks applied so far: changes whenever a cached view must be made again.
+
+    /// Ticks applied so far, which is the number of the newest: changes whenever a cached view must be made again.
     pub fn ticks(&self) -> u64 {
-        todo!()
+        self.ticks
     }
+
+    /// Length of all ticks applied so far, ns.
+    pub fn observed_ns(&self) -> u64 {
+        self.observed_ns
+    }
+
+    /// Length of a window, ns, as far as memory holds it.
+    pub fn window_ns(&self, window: Window) -> u64 {
+        self.history.resolve(window).map_or(self.observed_ns, |range| self.history.len_ns(range))
+    }
+
     /// Changes whenever names change.
     pub fn names_version(&self) -> u64 {
-        todo!()
+        self.names_version
     }
+
+    /// Names by id, as the source gave them: not fit for the screen before [`clean`].
     pub fn names(&self) -> &NameTable {
-        todo!()
+        &self.names
     }
-    /// Live processes and those that exited within `Limits::keep_exited`, in no order.
+
+    /// Live processes and those that exited within `Limits::keep_exited`, in no order that means anything.
     pub fn processes(&self) -> Box<dyn Iterator<Item = &Process> + '_> {
-        todo!()
+        Box::new(self.processes.iter().map(|entry| &entry.process))
     }
+
+    /// How many [`Model::processes`] there are.
+    pub fn process_count(&self) -> usize {
+        self.processes.len()
+    }
+
+    /// How many threads there are, with those that exited within `Limits::keep_exited`.
+    pub fn thread_count(&self) -> usize {
+        self.threads.len()
+    }
+
+    /// A process, live or recently exited.
     pub fn process(&self, key: ProcessKey) -> Option<&Process> {
-        todo!()
+        self.processes.get(key).map(|entry| &entry.process)
     }
-    /// Threads of a process, by tid.
+
+    /// Threads of a process, by tid, with those that exited within `Limits::keep_exited`.
     pub fn threads(&self, process: ProcessKey) -> Vec<&Thread> {
-        todo!()
+        let slots = self.processes.get(process).map_or(&[][..], |entry| &entry.threads);
+        let mut threads: Vec<&Thread> =
+            slots.iter().filter_map(|&slot| self.threads.at(slot)).map(|entry| &entry.thread).collect();
+        threads.sort_unstable_by_key(|thread| thread.key);
+        threads
     }
+
+    /// Every thread, of every process, in no order that means anything.
+    pub fn all_threads(&self) -> impl Iterator<Item = &Thread> {
+        self.threads.iter().map(|entry| &entry.thread)
+    }
+
+    /// A thread, live or recently exited.
     pub fn thread(&self, key: ThreadKey) -> Option<&Thread> {
-        todo!()
+        self.threads.get(key).map(|entry| &entry.thread)
     }
+
+    /// Name of a user; may hold control characters.
     pub fn user(&self, uid: u32) -> Option<&str> {
-        todo!()
+        self.names.users.get(&uid).map(String::as_str)
     }
-    /// Newest per CPU, node, disk.
+
+    /// Newest per CPU.
     pub fn cpus(&self) -> &[CpuTick] {
-        todo!()
+        &self.cpus
     }
+
+    /// Newest per NUMA node.
     pub fn nodes(&self) -> &[NodeTick] {
-        todo!()
+        &self.nodes
     }
+
+    /// Newest per disk.
     pub fn disks(&self) -> &[DiskTick] {
-        todo!()
+        &self.disks
     }
+
+    /// Newest gauges of the machine.
     pub fn host(&self) -> &Host {
-        todo!()
+        &self.host
     }
+
+    /// What observing cost in the newest tick.
     pub fn cost(&self) -> &Cost {
-        todo!()
+        &self.cost
     }
+
     /// Sums of the whole machine in the newest tick.
     pub fn machine(&self) -> &Totals {
-        todo!()
+        &self.machine
     }
+
     /// Losses since the start by cause, zero counts left out.
     pub fn losses(&self) -> &[(Loss, u64)] {
-        todo!()
+        &self.losses
     }
-    /// Slowest block requests still remembered, slowest first.
+
+    /// How many of the oldest ticks were let go to stay within the bound.
+    pub fn evicted(&self) -> u64 {
+        self.history.evicted()
+    }
+
+    /// Memory of the past that is kept, bytes, about.
+    pub fn history_bytes(&self) -> usize {
+        self.history.bytes()
+    }
+
+    /// Slowest block requests since the start, slowest first, bounded.
     pub fn slow_requests(&self) -> &[SlowRequest] {
-        todo!()
+        &self.slow
     }
-    /// Newest events last.
+
+    /// Newest events last, bounded.
     pub fn events(&self) -> &VecDeque<Event> {
-        todo!()
+        &self.events
     }
+
     /// Past ticks of the machine, newest last.
     pub fn history(&self) -> &VecDeque<HistoryTick> {
-        todo!()
+        self.history.ticks()
     }
-    /// Totals of a process over a window.
+
+    /// Totals of a process over a window; zero for one that is not known.
     pub fn totals(&self, process: ProcessKey, window: Window) -> Totals {
-        todo!()
+        self.process_sums(process, window).totals
     }
-    /// The tree of a query.
-    pub fn tree(&self, query: &TreeQuery) -> CallTree {
-        todo!()
+
+    /// Block I/O of a process over a window; zero for one that is not known.
+    pub fn io_totals(&self, process: ProcessKey, window: Window) -> IoTotals {
+        self.process_sums(process, window).io
     }
-    /// A latency, merged over a window; values in ns.
-    pub fn latency(&self, what: Latency, of: Scope, window: Window) -> hdrhistogram::Histogram<u64> {
-        todo!()
+
+    /// On-CPU samples of a process over a window; zero for one that is not known.
+    pub fn samples(&self, process: ProcessKey, window: Window) -> Samples {
+        self.process_sums(process, window).samples
+    }
+
+    /// Totals of a thread over a window; zero for one that is not known.
+    pub fn thread_totals(&self, thread: ThreadKey, window: Window) -> Totals {
+        let Some(entry) = self.threads.get(thread) else { return Totals::default() };
+        match (window, self.history.resolve(window)) {
+            (Window::Tick, _) => entry.thread.tick.clone(),
+            (_, None) => entry.thread.all.clone(),
+            (_, Some(range)) => entry.track.sum(range, &entry.thread.all.ns, &self.history).totals,
+        }
+    }
+
+    /// Totals of the whole machine over a window.
+    pub fn machine_totals(&self, window: Window) -> Totals {
+        self.machine_sums(window).totals
+    }
+
+    fn process_sums(&self, process: ProcessKey, window: Window) -> Sums {
+        let Some(entry) = self.processes.get(process) else { return Sums::default() };
+        let process = &entry.process;
+        match (window, self.history.resolve(window)) {
+            (Window::Tick, _) => Sums {
+                totals: process.tick.clone(),
+                io: process.tick_io.clone(),
+                samples: Samples { all: process.samples, complete: process.samples_complete },
+            },
+            (_, None) => Sums {
+                totals: process.all.clone(),
+                io: process.all_io.clone(),
+                samples: Samples { all: process.all_samples, complete: process.all_samples_complete },
+            },
+            (_, Some(range)) => entry.track.sum(range, &process.all.ns, &self.history),
+        }
+    }
+
+    fn machine_sums(&self, window: Window) -> Sums {
+        let sums = |totals: &Totals, io: &IoTotals| Sums { totals: totals.clone(), io: io.clone(), ..Sums::default() };
+        match (window, self.history.resolve(window)) {
+            (Window::Tick, _) => sums(&self.machine, &self.machine_io),
+            (_, None) => sums(&self.machine_all, &self.machine_all_io),
+            (_, Some(range)) => self.machine_track.sum(range, &self.machine_all.ns, &self.history),
+        }
     }
 }

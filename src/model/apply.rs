@@ -1,0 +1,361 @@
+//! Taking in a tick: entities are found or made, their sums renewed, the ring moved on.
+
+use super::entity::{Exit, IoTotals, Process, Samples, Thread, Totals};
+use super::group::{StackSums, add_stack};
+use super::history::{HistoryTick, LensCode, ON_CPU, StackEntry, Track, blocked_code};
+use super::table::Slot;
+use super::{EVENTS_KEPT, Model, SLOW_KEPT};
+use crate::tick::{
+    Event, FrameId, Lens, Life, Loss, Names, ProcessFacts, ProcessIo, ProcessKey, SlowRequest, StackWeight, StateNs,
+    ThreadKey, ThreadTick, Tick,
+};
+
+/// A process and what belongs to it.
+pub(super) struct ProcessEntry {
+    pub process: Process,
+    /// Never re-used.
+    pub serial: u32,
+    /// By its name.
+    pub group: u32,
+    /// The last tick in which a thread of it lived.
+    seen: u64,
+    /// Whether its facts have arrived; until then its name is that of a thread.
+    has_facts: bool,
+    /// Its threads, in no order.
+    pub threads: Vec<Slot>,
+    pub track: Track,
+    /// Since we first saw it.
+    pub stacks: StackSums,
+}
+
+/// A thread and what belongs to it.
+pub(super) struct ThreadEntry {
+    pub thread: Thread,
+    process: Slot,
+    /// The last tick in which it lived.
+    seen: u64,
+    pub track: Track,
+}
+
+impl Model {
+    /// Takes in a tick.
+    pub fn apply(&mut self, tick: Tick) {
+        self.learn(tick.names);
+        self.ticks += 1;
+        self.span = tick.span;
+        self.observed_ns = self.observed_ns.saturating_add(tick.span.len_ns());
+        self.begin();
+        tick.processes.into_iter().for_each(|facts| self.facts(facts));
+        tick.threads.into_iter().for_each(|thread| self.thread_tick(thread));
+        tick.io.iter().for_each(|io| self.io(io));
+        let mut stacks = self.stacks(&tick.stacks);
+        self.end_threads();
+        self.end_processes();
+        self.end_groups();
+        tick.events.into_iter().for_each(|event| self.event(event));
+        self.remember_slow(tick.slow_requests);
+        (self.host, self.cost) = (tick.host, tick.cost);
+        (self.cpus, self.nodes, self.disks) = (tick.cpus, tick.nodes, tick.disks);
+        self.devices.add(&self.cpus, &self.disks);
+        self.push_history(&tick.losses, &mut stacks);
+        self.expire();
+    }
+
+    /// Takes in names that came between ticks.
+    pub fn learn(&mut self, names: Names) {
+        if names.is_empty() {
+            return;
+        }
+        let changed: Vec<FrameId> = self.names.learn(names);
+        changed.into_iter().for_each(|frame| self.labels.update(frame, &self.names));
+        self.names_version += 1;
+    }
+
+    fn begin(&mut self) {
+        self.machine.clear();
+        self.machine_io.clear();
+        self.groups.iter_mut().for_each(|group| group.tick = StateNs::default());
+        self.processes.iter_mut().for_each(|entry| entry.process.clear_tick());
+    }
+
+    fn facts(&mut self, facts: ProcessFacts) {
+        let slot = self.process_slot(facts.key);
+        let (tick, span) = (self.ticks, self.span);
+        let Some(entry) = self.processes.at_mut(slot) else { return };
+        if !entry.has_facts || entry.process.facts.comm != facts.comm {
+            entry.group = self.groups.of(&facts.comm, facts.kernel, tick, span);
+        }
+        entry.process.facts = facts;
+        entry.has_facts = true;
+    }
+
+    /// Where a process is; makes one that is known by its key only if it is not there yet.
+    fn process_slot(&mut self, key: ProcessKey) -> Slot {
+        if let Some(slot) = self.processes.find(key) {
+            return slot;
+        }
+        let facts = ProcessFacts { key, ..ProcessFacts::default() };
+        let entry = ProcessEntry {
+            process: Process { key, facts, ..Process::default() },
+            serial: self.next_serial,
+            group: self.groups.of("", false, self.ticks, self.span),
+            seen: 0,
+            has_facts: false,
+            threads: Vec::new(),
+            track: Track::new(self.ticks, self.span.start_ns),
+            stacks: StackSums::default(),
+        };
+        self.next_serial = self.next_serial.wrapping_add(1);
+        self.processes.insert(key, entry)
+    }
+
+    fn thread_tick(&mut self, tick: ThreadTick) {
+        let slot = self.thread_slot(&tick);
+        let Some(entry) = self.threads.at_mut(slot) else { return };
+        if entry.seen != self.ticks {
+            entry.seen = self.ticks;
+            entry.thread.tick.clear();
+        }
+        entry.thread.tick.add_thread(&tick);
+        if let Some(process) = self.processes.at_mut(entry.process) {
+            process.seen = self.ticks;
+            process.process.threads += u32::from(tick.now.is_some());
+            let comm = &mut process.process.facts.comm;
+            let names_it = tick.key.tid == process.process.key.tgid || comm.is_empty();
+            if !process.has_facts && names_it && *comm != tick.comm {
+                comm.clone_from(&tick.comm);
+                process.group = self.groups.of(comm, false, self.ticks, self.span);
+            }
+        }
+        entry.thread.update(tick, self.span.end_ns);
+    }
+
+    /// Where a thread is, with its process made sure of.
+    fn thread_slot(&mut self, tick: &ThreadTick) -> Slot {
+        if let Some(slot) = self.threads.find(tick.key) {
+            match self.threads.at(slot) {
+                Some(entry) if entry.thread.process == tick.process => return slot,
+                _ => self.remove_thread(tick.key),
+            }
+        }
+        let process = self.process_slot(tick.process);
+        let thread = Thread { key: tick.key, process: tick.process, ..Thread::default() };
+        let track = Track::new(self.ticks, self.span.start_ns);
+        let slot = self.threads.insert(tick.key, ThreadEntry { thread, process, seen: 0, track });
+        if let Some(process) = self.processes.at_mut(process) {
+            process.threads.push(slot);
+        }
+        slot
+    }
+
+    fn io(&mut self, io: &ProcessIo) {
+        let slot = self.process_slot(io.process);
+        if let Some(entry) = self.processes.at_mut(slot) {
+            entry.process.tick_io.add_requests(io);
+        }
+    }
+
+    /// Adds stack weights to their processes and groups; returns them as the ring wants them.
+    fn stacks(&mut self, weights: &[StackWeight]) -> Vec<StackEntry> {
+        let mut entries = Vec::with_capacity(weights.len());
+        for weight in weights {
+            let slot = self.process_slot(weight.process);
+            let Some(entry) = self.processes.at_mut(slot) else { continue };
+            let lens = code_of(weight.lens);
+            if lens == ON_CPU {
+                let complete = if self.names.is_complete(weight.stack) { weight.weight } else { 0 };
+                entry.process.add_samples(Samples { all: weight.weight, complete });
+            }
+            let key = (lens, weight.stack);
+            add_stack(&mut entry.stacks, key, weight.weight, weight.count);
+            if let Some(group) = self.groups.get_mut(entry.group) {
+                add_stack(&mut group.stacks, key, weight.weight, weight.count);
+            }
+            let StackWeight { stack, weight, count, .. } = *weight;
+            entries.push(StackEntry { group: entry.group, serial: entry.serial, lens, stack, weight, count });
+        }
+        entries
+    }
+
+    /// Adds the tick of every thread to what came before. Who was not in it is gone.
+    fn end_threads(&mut self) {
+        let (now, span) = (self.ticks, self.span);
+        for entry in self.threads.iter_mut() {
+            let thread = &mut entry.thread;
+            if entry.seen != now {
+                if entry.seen + 1 == now {
+                    thread.tick.clear();
+                }
+                thread.leave(span.start_ns);
+                continue;
+            }
+            if thread.tick.is_active() {
+                let sums = (&thread.tick, &IoTotals::default(), Samples::default());
+                self.history.charge(entry.track.push(now, span, &thread.all.ns, sums));
+            }
+            thread.all.add(&thread.tick);
+        }
+    }
+
+    fn end_processes(&mut self) {
+        let (now, span) = (self.ticks, self.span);
+        for entry in self.processes.iter_mut() {
+            let process = &mut entry.process;
+            if process.threads == 0 && process.exited.is_none() {
+                let at_ns = if entry.seen == now { span.end_ns } else { span.start_ns };
+                process.exited = Some(Exit { at_ns, status: None });
+            } else if process.threads > 0 {
+                process.exited = None;
+            }
+            if process.is_active() {
+                let samples = Samples { all: process.samples, complete: process.samples_complete };
+                let sums = (&process.tick, &process.tick_io, samples);
+                self.history.charge(entry.track.push(now, span, &process.all.ns, sums));
+            }
+            if entry.seen == now {
+                process.all.add(&process.tick);
+                self.machine.add(&process.tick);
+                if let Some(group) = self.groups.get_mut(entry.group) {
+                    group.tick.add(&process.tick.ns);
+                }
+            }
+            process.all_io.add(&process.tick_io);
+            self.machine_io.add(&process.tick_io);
+        }
+        let sums = (&self.machine, &self.machine_io, Samples::default());
+        self.history.charge(self.machine_track.push(now, span, &self.machine_all.ns, sums));
+        self.machine_all.add(&self.machine);
+        self.machine_all_io.add(&self.machine_io);
+    }
+
+    fn end_groups(&mut self) {
+        for group in self.groups.iter_mut() {
+            if group.tick.on_cpu() | group.tick.runnable() != 0 {
+                let totals = Totals { ns: group.tick, ..Totals::default() };
+                let sums = (&totals, &IoTotals::default(), Samples::default());
+                self.history.charge(group.track.push(self.ticks, self.span, &group.all, sums));
+            }
+            group.all.add(&group.tick);
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        if let (Life::Exit { status }, Some(slot)) = (event.what, self.processes.find(event.process))
+            && let Some(entry) = self.processes.at_mut(slot)
+        {
+            entry.process.exited = Some(Exit { at_ns: event.at_ns, status: Some(status) });
+        }
+        self.events.push_back(event);
+        if self.events.len() > EVENTS_KEPT {
+            self.events.pop_front();
+        }
+    }
+
+    fn remember_slow(&mut self, requests: Vec<SlowRequest>) {
+        let latency = |request: &SlowRequest| request.queued_ns.saturating_add(request.device_ns);
+        self.slow.extend(requests);
+        self.slow.sort_by_key(|request| std::cmp::Reverse(latency(request)));
+        self.slow.truncate(SLOW_KEPT);
+    }
+
+    fn push_history(&mut self, losses: &[(Loss, u64)], stacks: &mut [StackEntry]) {
+        for &(loss, count) in losses {
+            self.lose(loss, count);
+        }
+        let tick = HistoryTick {
+            number: self.ticks,
+            span: self.span,
+            ns: self.machine.ns,
+            runq: self.machine.runq.clone(),
+            cpus: self.cpus.clone(),
+            disks: self.disks.clone(),
+            losses: losses.iter().fold(0, |sum: u64, (_, count)| sum.saturating_add(*count)),
+        };
+        self.history.push(tick, stacks);
+        while self.history.bytes() > self.limits.history_bytes && self.evict() > 0 {}
+    }
+
+    /// Lets the oldest ticks go, from the ring and from every track. Returns how many.
+    fn evict(&mut self) -> u64 {
+        let count = self.history.evict();
+        let oldest = self.history.oldest();
+        let threads = self.threads.iter_mut().map(|entry| entry.track.evict(oldest));
+        let processes = self.processes.iter_mut().map(|entry| entry.track.evict(oldest));
+        let groups = self.groups.iter_mut().map(|group| group.track.evict(oldest));
+        let freed: usize = threads.chain(processes).chain(groups).sum();
+        self.history.refund(freed + self.machine_track.evict(oldest));
+        self.lose(Loss::Evicted, count);
+        count
+    }
+
+    fn lose(&mut self, loss: Loss, count: u64) {
+        match self.losses.iter_mut().find(|(have, _)| *have == loss) {
+            Some((_, sum)) => *sum = sum.saturating_add(count),
+            None if count > 0 => self.losses.push((loss, count)),
+            None => {}
+        }
+    }
+
+    /// Forgets who has been dead for long enough.
+    fn expire(&mut self) {
+        let keep_ns = u64::try_from(self.limits.keep_exited.as_nanos()).unwrap_or(u64::MAX);
+        let end_ns = self.span.end_ns;
+        let old = |at_ns: u64| end_ns.saturating_sub(at_ns) > keep_ns;
+        let processes = self.processes.iter().map(|entry| &entry.process);
+        let gone: Vec<ProcessKey> = processes
+            .filter(|p| p.threads == 0 && p.exited.is_some_and(|exit| old(exit.at_ns)))
+            .map(|p| p.key)
+            .collect();
+        let threads = self.threads.iter().map(|entry| &entry.thread);
+        let dead: Vec<ThreadKey> = threads.filter(|t| t.exited_ns.is_some_and(old)).map(|t| t.key).collect();
+        dead.into_iter().for_each(|key| self.remove_thread(key));
+        gone.into_iter().for_each(|key| self.remove_process(key));
+    }
+
+    fn remove_thread(&mut self, key: ThreadKey) {
+        let Some(slot) = self.threads.find(key) else { return };
+        let Some(entry) = self.threads.remove(key) else { return };
+        self.history.refund(entry.track.bytes());
+        if let Some(process) = self.processes.at_mut(entry.process) {
+            process.threads.retain(|&thread| thread != slot);
+        }
+    }
+
+    fn remove_process(&mut self, key: ProcessKey) {
+        let Some(entry) = self.processes.at_mut(self.processes.find(key).unwrap_or(Slot::MAX)) else { return };
+        let threads: Vec<ThreadKey> =
+            entry.threads.iter().filter_map(|&slot| self.threads.at(slot)).map(|entry| entry.thread.key).collect();
+        threads.into_iter().for_each(|key| self.remove_thread(key));
+        if let Some(entry) = self.processes.remove(key) {
+            self.history.refund(entry.track.bytes());
+        }
+    }
+}
+
+impl Thread {
+    /// Takes over where a thread stands at the end of a tick.
+    fn update(&mut self, tick: ThreadTick, end_ns: u64) {
+        if self.comm != tick.comm {
+            self.comm = tick.comm;
+        }
+        self.now = tick.now;
+        self.since_ns = tick.since_ns;
+        self.cpu = tick.cpu;
+        self.syscall = tick.syscall;
+        self.exited_ns = tick.now.is_none().then_some(end_ns);
+    }
+
+    /// It was in the tick before and is not in this one.
+    fn leave(&mut self, at_ns: u64) {
+        self.now = None;
+        self.syscall = None;
+        self.exited_ns.get_or_insert(at_ns);
+    }
+}
+
+fn code_of(lens: Lens) -> LensCode {
+    match lens {
+        Lens::OnCpu => ON_CPU,
+        Lens::Blocked(state) => blocked_code(state),
+    }
+}

@@ -1,0 +1,322 @@
+//! The past, tick by tick, within a bound: what the machine did, which stacks weighed what, and the tracks of those
+//! processes and threads that did something.
+
+use std::collections::VecDeque;
+
+use super::entity::{IoTotals, Samples, Totals};
+use super::pack::{Sums, put, put_sums, take, take_sums};
+use super::window::{TickRange, Window, resolve};
+use crate::tick::{CpuTick, DiskTick, Hist, Span, StackId, State, StateNs};
+
+/// One column of a history: what one tick says of the whole machine.
+#[derive(Clone, Debug, Default)]
+pub struct HistoryTick {
+    /// The first tick applied is number 1.
+    pub number: u64,
+    /// When.
+    pub span: Span,
+    /// State times of the whole machine.
+    pub ns: StateNs,
+    /// Waits for a CPU that ended, ns.
+    pub runq: Hist,
+    /// Every CPU that was online.
+    pub cpus: Vec<CpuTick>,
+    /// Every disk.
+    pub disks: Vec<DiskTick>,
+    /// Records that were lost, all causes.
+    pub losses: u64,
+}
+
+impl HistoryTick {
+    /// Memory it occupies, about.
+    fn bytes(&self) -> usize {
+        let cpus: usize = self.cpus.iter().map(|cpu| size_of::<CpuTick>() + hist_bytes(&cpu.runq)).sum();
+        let disk = |disk: &DiskTick| {
+            let ops = disk.ops.iter().map(|op| hist_bytes(&op.queued) + hist_bytes(&op.device) + hist_bytes(&op.size));
+            size_of::<DiskTick>() + disk.name.len() + ops.sum::<usize>()
+        };
+        size_of::<Self>() + hist_bytes(&self.runq) + cpus + self.disks.iter().map(disk).sum::<usize>()
+    }
+}
+
+fn hist_bytes(hist: &Hist) -> usize {
+    size_of_val(hist.counts.as_slice())
+}
+
+/// A lens as one byte: 0 for samples, else 1 + the state.
+pub(super) type LensCode = u8;
+
+/// On-CPU samples.
+pub(super) const ON_CPU: LensCode = 0;
+
+/// Time blocked in a state. What claims to be blocked in a state that is none counts as blocked for another reason.
+pub(super) fn blocked_code(state: State) -> LensCode {
+    1 + if state.is_blocked() { state } else { State::Other } as u8
+}
+
+/// What one stack of one process weighs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct StackEntry {
+    /// The group (name of the command) of the process at the time.
+    pub group: u32,
+    /// Serial number of the process.
+    pub serial: u32,
+    pub lens: LensCode,
+    pub stack: StackId,
+    pub weight: u64,
+    pub count: u64,
+}
+
+impl StackEntry {
+    fn run(&self) -> (u32, u32, LensCode) {
+        (self.group, self.serial, self.lens)
+    }
+}
+
+/// The stack weights of one tick: sorted, packed.
+#[derive(Default)]
+struct Block(Box<[u8]>);
+
+impl Block {
+    fn new(entries: &mut [StackEntry]) -> Self {
+        entries.sort_unstable();
+        let mut out = Vec::with_capacity(entries.len() * 8);
+        for run in entries.chunk_by(|a, b| a.run() == b.run()) {
+            let (group, serial, lens) = run[0].run();
+            [group.into(), serial.into(), lens.into(), run.len() as u64].into_iter().for_each(|n| put(&mut out, n));
+            let mut before = 0;
+            for entry in run {
+                [(entry.stack.0 - before).into(), entry.weight, entry.count].into_iter().for_each(|n| put(&mut out, n));
+                before = entry.stack.0;
+            }
+        }
+        Block(out.into())
+    }
+
+    fn each(&self, mut visit: impl FnMut(StackEntry)) {
+        let mut bytes = &*self.0;
+        while !bytes.is_empty() {
+            let (group, serial, lens) = (take(&mut bytes) as u32, take(&mut bytes) as u32, take(&mut bytes) as u8);
+            let mut stack = StackId(0);
+            for _ in 0..take(&mut bytes) {
+                stack.0 += take(&mut bytes) as u32;
+                let (weight, count) = (take(&mut bytes), take(&mut bytes));
+                visit(StackEntry { group, serial, lens, stack, weight, count });
+            }
+        }
+    }
+}
+
+/// The ring of past ticks.
+#[derive(Default)]
+pub(super) struct History {
+    ticks: VecDeque<HistoryTick>,
+    blocks: VecDeque<Block>,
+    /// Memory of all that is kept, tracks included.
+    bytes: usize,
+    evicted: u64,
+}
+
+impl History {
+    /// Past ticks, newest last.
+    pub fn ticks(&self) -> &VecDeque<HistoryTick> {
+        &self.ticks
+    }
+
+    /// How many ticks were let go.
+    pub fn evicted(&self) -> u64 {
+        self.evicted
+    }
+
+    /// Memory of all that is kept, tracks included, about.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Adds the newest tick with the weights of its stacks, which it sorts.
+    pub fn push(&mut self, tick: HistoryTick, stacks: &mut [StackEntry]) {
+        let block = Block::new(stacks);
+        self.bytes += tick.bytes() + block.0.len();
+        self.ticks.push_back(tick);
+        self.blocks.push_back(block);
+    }
+
+    /// Counts memory that tracks took.
+    pub fn charge(&mut self, bytes: usize) {
+        self.bytes += bytes;
+    }
+
+    /// Counts memory that tracks gave back.
+    pub fn refund(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+
+    /// Lets a sixteenth of all ticks go, the oldest ones; the newest stays. Returns how many went.
+    pub fn evict(&mut self) -> u64 {
+        let count = self.ticks.len().div_ceil(16).min(self.ticks.len().saturating_sub(1));
+        for (tick, block) in self.ticks.drain(..count).zip(self.blocks.drain(..count)) {
+            self.bytes = self.bytes.saturating_sub(tick.bytes() + block.0.len());
+        }
+        self.evicted += count as u64;
+        count as u64
+    }
+
+    /// Number of the oldest tick held.
+    pub fn oldest(&self) -> u64 {
+        self.ticks.front().map_or(0, |tick| tick.number)
+    }
+
+    /// Number of the newest tick.
+    pub fn newest(&self) -> u64 {
+        self.ticks.back().map_or(0, |tick| tick.number)
+    }
+
+    /// Ticks of a window; `None` for all.
+    pub fn resolve(&self, window: Window) -> Option<TickRange> {
+        resolve(window, self.newest(), self.ticks.iter().map(|tick| tick.span))
+    }
+
+    /// Ticks of a range that are held.
+    pub fn range(&self, range: TickRange) -> impl Iterator<Item = &HistoryTick> {
+        self.indices(range).filter_map(|at| self.ticks.get(at))
+    }
+
+    /// Length of a range, ns.
+    pub fn len_ns(&self, range: TickRange) -> u64 {
+        self.range(range).fold(0, |sum, tick| tick.span.len_ns().saturating_add(sum))
+    }
+
+    /// Visits the stack weights of a range.
+    pub fn stacks(&self, range: TickRange, mut visit: impl FnMut(StackEntry)) {
+        for block in self.indices(range).filter_map(|at| self.blocks.get(at)) {
+            block.each(&mut visit);
+        }
+    }
+
+    fn indices(&self, range: TickRange) -> std::ops::Range<usize> {
+        let held = range.intersect(TickRange { first: self.oldest(), last: self.newest() });
+        if held.is_empty() || self.ticks.is_empty() {
+            return 0..0;
+        }
+        (held.first - self.oldest()) as usize..(held.last + 1 - self.oldest()) as usize
+    }
+
+    fn end_ns(&self, tick: u64) -> u64 {
+        tick.checked_sub(self.oldest()).and_then(|at| self.ticks.get(at as usize)).map_or(0, |tick| tick.span.end_ns)
+    }
+}
+
+/// One tick in which an entity did something, or a run of ticks in which it only slept.
+struct Record {
+    first: u64,
+    last: u64,
+    /// Start of the first tick: the ticks of a run may have left the ring.
+    start_ns: u64,
+    sums: Box<[u8]>,
+}
+
+impl Record {
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.sums.len()
+    }
+}
+
+/// What one entity did, tick by tick. Ticks in which it only slept cost nothing: they are what its sums since the start
+/// have more than the track, and become one record when it wakes.
+pub(super) struct Track {
+    records: VecDeque<Record>,
+    /// Time in all records, evicted ones too.
+    recorded: StateNs,
+    /// The newest tick that is in a record.
+    last: u64,
+    /// End of that tick.
+    last_end_ns: u64,
+}
+
+impl Track {
+    /// Of an entity first seen in that tick.
+    pub fn new(tick: u64, start_ns: u64) -> Self {
+        let last = tick.saturating_sub(1);
+        Track { records: VecDeque::new(), recorded: StateNs::default(), last, last_end_ns: start_ns }
+    }
+
+    /// Adds a tick in which the entity did something. `before` is its time since the start without this tick. Returns
+    /// the memory it took.
+    pub fn push(&mut self, tick: u64, span: Span, before: &StateNs, sums: (&Totals, &IoTotals, Samples)) -> usize {
+        let mut taken = 0;
+        let slept = self.slept(before);
+        if tick > self.last + 1 && slept != StateNs::default() {
+            let totals = Totals { ns: slept, ..Totals::default() };
+            let run = (self.last + 1, tick - 1, self.last_end_ns);
+            taken += self.record(run, (&totals, &IoTotals::default(), Samples::default()));
+        }
+        taken += self.record((tick, tick, span.start_ns), sums);
+        self.recorded = *before;
+        self.recorded.add(&sums.0.ns);
+        (self.last, self.last_end_ns) = (tick, span.end_ns);
+        taken
+    }
+
+    fn record(&mut self, (first, last, start_ns): (u64, u64, u64), sums: (&Totals, &IoTotals, Samples)) -> usize {
+        let mut packed = Vec::with_capacity(128);
+        put_sums(&mut packed, sums.0, sums.1, sums.2);
+        let record = Record { first, last, start_ns, sums: packed.into() };
+        let bytes = record.bytes();
+        self.records.push_back(record);
+        bytes
+    }
+
+    /// Time that is in no record yet: it only slept since.
+    fn slept(&self, all: &StateNs) -> StateNs {
+        let mut slept = *all;
+        for (slept, recorded) in slept.0.iter_mut().zip(self.recorded.0) {
+            *slept = slept.saturating_sub(recorded);
+        }
+        slept
+    }
+
+    /// Sums over a range of ticks. Of a run of sleep that reaches over an edge of the range, it takes the share by time:
+    /// who only sleeps does so evenly.
+    pub fn sum(&self, range: TickRange, all: &StateNs, history: &History) -> Sums {
+        let mut sums = Sums::default();
+        for record in self.records.iter().filter(|record| record.last >= range.first && record.first <= range.last) {
+            let mut packed = take_sums(&mut &*record.sums);
+            let run = (record.first, record.last, record.start_ns);
+            share(&mut packed.totals.ns, run, range, history);
+            sums.totals.add(&packed.totals);
+            sums.io.add(&packed.io);
+            sums.samples.add(packed.samples);
+        }
+        let mut slept = self.slept(all);
+        share(&mut slept, (self.last + 1, history.newest(), self.last_end_ns), range, history);
+        sums.totals.ns.add(&slept);
+        sums
+    }
+
+    /// Lets go what is older than a tick. Returns the memory it gave back.
+    pub fn evict(&mut self, oldest: u64) -> usize {
+        let mut freed = 0;
+        while self.records.front().is_some_and(|record| record.last < oldest) {
+            freed += self.records.pop_front().map_or(0, |record| record.bytes());
+        }
+        freed
+    }
+
+    /// Memory of its records.
+    pub fn bytes(&self) -> usize {
+        self.records.iter().map(Record::bytes).sum()
+    }
+}
+
+/// Scales the time of a run of ticks (first, last, start of the first) to the part of it that lies in `range`.
+fn share(ns: &mut StateNs, (first, last, start_ns): (u64, u64, u64), range: TickRange, history: &History) {
+    if first >= range.first && last <= range.last {
+        return;
+    }
+    let part = range.intersect(TickRange { first, last });
+    let part_ns = if part.is_empty() { 0 } else { history.len_ns(part) };
+    let run_ns = history.end_ns(last).saturating_sub(start_ns).max(part_ns);
+    for ns in ns.0.iter_mut().filter(|ns| **ns != 0) {
+        *ns = (u128::from(*ns) * u128::from(part_ns)).checked_div(run_ns.into()).unwrap_or(0) as u64;
+    }
+}

@@ -1,0 +1,227 @@
+//! Names: what the source has told so far, and what frames are called in trees.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
+
+use crate::tick::{Frame, FrameId, FrameKind, Module, ModuleId, ModuleKind, Names, Stack, StackEnd, StackId, Symbol};
+
+/// The names known so far, by id, as the source gave them.
+#[derive(Default)]
+pub struct NameTable {
+    /// User names by uid.
+    pub users: FxHashMap<u32, String>,
+    /// Modules.
+    pub modules: FxHashMap<ModuleId, Module>,
+    /// Frames.
+    pub frames: FxHashMap<FrameId, Frame>,
+    /// Symbols of frames; the newest for each.
+    pub symbols: FxHashMap<FrameId, Symbol>,
+    /// Stacks, of at most [`MAX_FRAMES`] frames.
+    pub stacks: FxHashMap<StackId, Stack>,
+}
+
+/// Deeper stacks are cut at the root and marked truncated.
+pub const MAX_FRAMES: usize = 1024;
+
+/// Longer names are cut for display; they stay different names.
+pub const MAX_NAME_CHARS: usize = 1024;
+
+impl NameTable {
+    /// Takes in new names. Returns the frames whose name may have changed.
+    pub(super) fn learn(&mut self, names: Names) -> Vec<FrameId> {
+        self.users.extend(names.users);
+        self.modules.extend(names.modules);
+        let mut changed: Vec<FrameId> = names.frames.iter().map(|(id, _)| *id).collect();
+        self.frames.extend(names.frames);
+        changed.extend(names.symbols.iter().map(|(id, _)| *id));
+        self.symbols.extend(names.symbols);
+        self.stacks.extend(names.stacks.into_iter().map(|(id, stack)| (id, bounded(stack))));
+        changed
+    }
+
+    /// Whether the weight of a stack is known to its root.
+    pub(super) fn is_complete(&self, stack: StackId) -> bool {
+        let end = self.stacks.get(&stack).map(|stack| stack.end);
+        matches!(end, Some(StackEnd::Complete | StackEnd::KernelOnly))
+    }
+}
+
+fn bounded(mut stack: Stack) -> Stack {
+    if stack.frames.len() > MAX_FRAMES {
+        stack.frames.drain(..stack.frames.len() - MAX_FRAMES);
+        stack.end = StackEnd::Truncated;
+    }
+    stack
+}
+
+/// What a node of a tree is called.
+#[derive(Clone, Debug)]
+pub(super) struct Label {
+    pub name: Arc<str>,
+    pub module: Arc<str>,
+    pub kind: FrameKind,
+    /// The frame that brought it: gives the order of first sight.
+    pub first: FrameId,
+}
+
+/// Index of a [`Label`].
+pub(super) type LabelId = u32;
+
+/// What one frame is called.
+#[derive(Clone, Debug)]
+pub(super) struct FrameLabels {
+    /// Its function and then those inlined into it, outermost first; empty while the function is not known.
+    pub functions: SmallVec<[LabelId; 2]>,
+    pub module: LabelId,
+    /// Code of the kernel.
+    pub kernel: bool,
+}
+
+/// Functions and modules, each once, and which frames belong to them.
+#[derive(Default)]
+pub(super) struct Labels {
+    list: Vec<Label>,
+    index: FxHashMap<(Box<str>, Arc<str>, FrameKind), LabelId>,
+    frames: FxHashMap<FrameId, FrameLabels>,
+}
+
+impl Labels {
+    /// The label of an id that this table gave out.
+    pub fn get(&self, id: LabelId) -> Option<&Label> {
+        self.list.get(id as usize)
+    }
+
+    /// What a frame is called; `None` for a frame that never arrived.
+    pub fn of(&self, frame: FrameId) -> Option<&FrameLabels> {
+        self.frames.get(&frame)
+    }
+
+    /// Names a frame anew.
+    pub fn update(&mut self, id: FrameId, names: &NameTable) {
+        let Some(frame) = names.frames.get(&id) else { return };
+        let unknown = Module { path: "[module not known]".to_owned(), kind: ModuleKind::File, build_id: None };
+        let module = names.modules.get(&frame.module).unwrap_or(&unknown);
+        let path: Arc<str> = module.path.as_str().into();
+        let of_module = self.intern(id, short_name(&module.path), &path, frame.kind, true);
+        let mut functions = SmallVec::new();
+        match names.symbols.get(&id) {
+            Some(symbol) => {
+                functions.push(self.intern(id, &symbol.function, &path, frame.kind, false));
+                for inlined in &symbol.inlined {
+                    functions.push(self.intern(id, inlined, &path, FrameKind::Inlined, false));
+                }
+            }
+            // A note says all it has to say in the name of its module.
+            None if module.kind == ModuleKind::Note => functions.push(of_module),
+            None => {}
+        }
+        self.frames.insert(id, FrameLabels { functions, module: of_module, kernel: frame.kind == FrameKind::Kernel });
+    }
+
+    /// A function (or, with an empty path in the key, a module) is the same if name, module and kind are.
+    fn intern(&mut self, first: FrameId, name: &str, path: &Arc<str>, kind: FrameKind, is_module: bool) -> LabelId {
+        let key = match is_module {
+            true => (path.as_ref().into(), Arc::from(""), kind),
+            false => (name.into(), path.clone(), kind),
+        };
+        if let Some(&id) = self.index.get(&key) {
+            return id;
+        }
+        let module = if kind == FrameKind::Note { "".into() } else { display(short_name(path)) };
+        let id = self.list.len() as LabelId;
+        self.list.push(Label { name: display(name), module, kind, first });
+        self.index.insert(key, id);
+        id
+    }
+}
+
+/// Last part of a path.
+fn short_name(path: &str) -> &str {
+    match path.rsplit('/').next() {
+        Some(name) if !name.is_empty() => name,
+        _ => path,
+    }
+}
+
+/// A name fit for the screen: cleaned, and cut where nobody reads on.
+pub(super) fn display(name: &str) -> Arc<str> {
+    let clean = clean(name);
+    match clean.char_indices().nth(MAX_NAME_CHARS) {
+        Some((at, _)) => format!("{}…", &clean[..at]).into(),
+        None => clean.into(),
+    }
+}
+
+/// Makes a name from outside harmless: what would move the cursor, change colours, or turn the direction of writing is
+/// written out (`\x1b`, `\u{202e}`). Everything else stays as it is.
+pub fn clean(name: &str) -> Cow<'_, str> {
+    if !name.contains(is_harmful) {
+        return Cow::Borrowed(name);
+    }
+    let mut out = String::with_capacity(name.len() + 16);
+    for char in name.chars() {
+        // Writing to a string cannot fail.
+        let _ = match char {
+            '\n' => out.write_str("\\n"),
+            '\t' => out.write_str("\\t"),
+            '\r' => out.write_str("\\r"),
+            harmful if is_harmful(harmful) && u32::from(harmful) < 0x100 => {
+                write!(out, "\\x{:02x}", u32::from(harmful))
+            }
+            harmful if is_harmful(harmful) => write!(out, "\\u{{{:x}}}", u32::from(harmful)),
+            harmless => out.write_char(harmless),
+        };
+    }
+    Cow::Owned(out)
+}
+
+/// Control characters, line and paragraph separators, direction marks and invisible tags.
+fn is_harmful(char: char) -> bool {
+    char.is_control()
+        || matches!(char, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+        || matches!(char, '\u{61c}' | '\u{e0000}'..='\u{e007f}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn harmful_characters_are_written_out() {
+        assert_eq!(clean("\x1b[31mred\x07"), "\\x1b[31mred\\x07");
+        assert_eq!(clean("a\u{202e}b\u{9b}c\n"), "a\\u{202e}b\\x9bc\\n");
+        assert!(matches!(clean("界面 e\u{301} std::vec<int>"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn long_names_are_cut_at_a_character() {
+        let name = display(&"界".repeat(5000));
+        assert_eq!(name.chars().count(), MAX_NAME_CHARS + 1);
+        assert!(name.ends_with('…'));
+    }
+
+    #[test]
+    fn a_frame_is_a_function_once_its_symbol_comes() {
+        let mut names = NameTable::default();
+        let mut labels = Labels::default();
+        let module = Module { path: "/usr/lib/libc.so.6".into(), ..Module::default() };
+        names.learn(Names {
+            modules: vec![(ModuleId(0), module)],
+            frames: vec![(FrameId(0), Frame { offset: 64, ..Frame::default() })],
+            ..Names::default()
+        });
+        labels.update(FrameId(0), &names);
+        assert!(labels.of(FrameId(0)).is_some_and(|of| of.functions.is_empty()));
+        let symbol = Symbol { function: "read".into(), inlined: vec!["check".into()], ..Symbol::default() };
+        let changed = names.learn(Names { symbols: vec![(FrameId(0), symbol)], ..Names::default() });
+        changed.into_iter().for_each(|frame| labels.update(frame, &names));
+        let of = labels.of(FrameId(0)).map(|of| of.functions.to_vec()).unwrap_or_default();
+        let named: Vec<_> =
+            of.iter().filter_map(|&id| labels.get(id)).map(|l| (&*l.name, &*l.module, l.kind)).collect();
+        assert_eq!(named, [("read", "libc.so.6", FrameKind::User), ("check", "libc.so.6", FrameKind::Inlined)]);
+    }
+}
