@@ -151,18 +151,17 @@ pub fn work(rounds: usize, scratch: &Path) -> Result<()> {
             eprintln!("{name}: left out: {error:#}");
             continue;
         }
-        let mut seconds = vec![vec![None; rounds]; tools.len()];
+        let mut seconds = vec![Vec::new(); tools.len()];
         for round in 0..rounds {
             for at in order(tools.len(), round) {
-                let running = match Running::start(&tools[at]) {
-                    Ok(running) => running,
+                seconds[at].push(match Running::start(&tools[at]) {
+                    // It watches until the work is done.
+                    Ok(_running) => Some(work()?),
                     Err(error) => {
                         eprintln!("{error:#}");
-                        continue;
+                        None
                     }
-                };
-                seconds[at][round] = Some(work()?);
-                drop(running);
+                });
             }
         }
         print_work(name, &tools, &seconds);
@@ -209,14 +208,12 @@ pub fn screens(rounds: usize, steady: Duration, tasks: &[u64]) -> Result<()> {
         }
         let processes =
             fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok()).count();
-        let mut runs = vec![vec![None; rounds]; tools.len()];
+        let mut runs = vec![Vec::new(); tools.len()];
         let _stats = Stats::on()?;
         for round in 0..rounds {
             for at in order(tools.len(), round) {
-                match screen::run(&tools[at].command, steady) {
-                    Ok(run) => runs[at][round] = Some(run),
-                    Err(error) => eprintln!("{error:#}"),
-                }
+                let run = screen::run(&tools[at].command, steady);
+                runs[at].push(run.map_err(|error| eprintln!("{error:#}")).ok());
             }
         }
         print_screens(processes, &tools, &runs);
