@@ -37,6 +37,9 @@ fmt: ## format the Rust sources
 	@scripts/rust.sh rustfmt
 	$(CARGO) fmt
 
+readme: deps ## write the parts of README.md that are made from the code
+	@CLANG=$$(scripts/clang.sh) SBERF_WRITE_README=1 $(CARGO) test --locked -q --test readme
+
 rust:
 	@scripts/rust.sh
 
