@@ -56,9 +56,15 @@ pub struct Layout {
     pub rows: Vec<Vec<Cell>>,
     /// Depth of the frame that fills the width.
     pub zoom_depth: usize,
+    scale: Scale,
 }
 
 impl Layout {
+    /// A frame of this weight is drawn, rather than folded, if its caller is drawn and within the zoom.
+    pub fn shows(&self, weight: u64) -> bool {
+        weight > 0 && self.scale.shows(weight)
+    }
+
     /// The cell of a row under column `column` (characters from the left edge).
     pub fn at(&self, row: usize, column: u16) -> Option<&Cell> {
         let (left, right) = (u32::from(column) * EIGHTHS, u32::from(column) * EIGHTHS + EIGHTHS);
@@ -102,7 +108,7 @@ pub fn layout(tree: &CallTree, zoom: u32, columns: u16, max_rows: usize) -> Layo
         frames = row.frames;
     }
     rows.truncate(max_rows);
-    Layout { rows, zoom_depth }
+    Layout { rows, zoom_depth, scale }
 }
 
 /// From the root to `zoom`, each at full width.
@@ -122,7 +128,7 @@ pub fn path_to(tree: &CallTree, node: u32) -> impl Iterator<Item = u32> + '_ {
 }
 
 /// How weight becomes width.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Scale {
     units: u32,
     total: u64,
@@ -246,13 +252,14 @@ pub(super) mod tests {
     /// A random tree of `size` nodes.
     pub fn random(seed: u64, size: usize) -> CallTree {
         let mut seeded = Seeded(seed);
+        let names: Vec<String> = (0..size).map(|at| format!("f{at}")).collect();
         let mut nodes = vec![(0, "all", 0)];
         for at in 1..size as u64 {
             // Near ancestors are likelier: deep and wide parts both occur.
             let furthest = 1 + seeded.below(at);
             let back = 1 + seeded.below(furthest);
             let weight = if seeded.below(3) == 0 { 0 } else { seeded.below(10_000) };
-            nodes.push(((at - back.min(at)) as u32, "f", weight));
+            nodes.push(((at - back.min(at)) as u32, &*names[at as usize], weight));
         }
         tree(&nodes)
     }

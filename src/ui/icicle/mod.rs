@@ -1,4 +1,15 @@
 //! The icicle: stacks of a process merged into a tree that hangs from the top, width for weight.
 
+mod explain;
+mod label;
 pub mod layout;
+mod render;
 pub mod search;
+mod spot;
+#[cfg(test)]
+mod tests;
+mod view;
+
+pub use explain::window_name;
+pub use render::{draw, parts};
+pub use view::{Icicle, Under, next_window};
