@@ -1,9 +1,7 @@
 //! Histograms as columns: geometry only. Latency runs to the right on a logarithmic axis, counts upward.
 
-use hdrhistogram::Histogram;
-
 use super::heat::Range;
-use crate::tick::{Hist, bucket_of};
+use crate::tick::Hist;
 
 /// Which buckets one column shows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,21 +24,7 @@ pub struct Column {
     pub count: u64,
 }
 
-/// Counts by bucket of a histogram that is exact to our buckets or finer, lowest bucket first.
-pub fn counts(histogram: &Histogram<u64>) -> Vec<(u16, u64)> {
-    let mut counts: Vec<(u16, u64)> = Vec::new();
-    for value in histogram.iter_recorded() {
-        // What was recorded is the middle of a bucket; what comes back is the top of a finer one that holds it.
-        let bucket = bucket_of(histogram.median_equivalent(value.value_iterated_to()));
-        match counts.last_mut() {
-            Some((at, count)) if *at == bucket => *count += value.count_at_value(),
-            _ => counts.push((bucket, value.count_at_value())),
-        }
-    }
-    counts
-}
-
-/// The same of a histogram of one tick.
+/// Counts by bucket, lowest bucket first.
 pub fn counts_of(hist: &Hist) -> Vec<(u16, u64)> {
     let mut counts = hist.counts.clone();
     counts.sort_unstable();
@@ -83,6 +67,7 @@ pub fn height(count: u64, max: u64, rows: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tick::bucket_of;
 
     fn range(low: u64, high: u64) -> Range {
         Range::of([bucket_of(low), bucket_of(high)]).unwrap()
@@ -115,16 +100,6 @@ mod tests {
     fn finer_where_there_is_room() {
         let number = |room| columns(&[], range(1024, 4095), Resolution::Fine, room).len();
         assert_eq!([100, 16, 15, 8, 5, 2, 1, 0].map(number), [16, 16, 8, 8, 4, 2, 1, 0]);
-    }
-
-    #[test]
-    fn a_merged_histogram_comes_back_to_its_buckets() {
-        let mut merged = Histogram::<u64>::new(3).unwrap();
-        let values = [3, 100, 4_200, 1_000_000, 77_000_000_000];
-        for value in values {
-            merged.record(crate::tick::bucket_mid(bucket_of(value))).unwrap();
-        }
-        assert_eq!(counts(&merged), values.map(|value| (bucket_of(value), 1)));
     }
 
     #[test]

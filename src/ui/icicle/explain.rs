@@ -72,6 +72,7 @@ pub fn window_name(window: Window) -> String {
     match window {
         Window::Tick => "this tick".into(),
         Window::Last(length) => format!("last {} s", length.as_secs()),
+        Window::Ticks { first, last } => format!("ticks {first} to {last}"),
         Window::All => "since start".into(),
     }
 }

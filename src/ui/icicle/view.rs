@@ -473,6 +473,6 @@ pub fn next_window(window: Window) -> Window {
     match window {
         Window::Tick => Window::Last(Duration::from_secs(10)),
         Window::Last(_) => Window::All,
-        Window::All => Window::Tick,
+        Window::Ticks { .. } | Window::All => Window::Tick,
     }
 }
