@@ -1,6 +1,20 @@
 //! All the input there is: a live kernel, a capture file, or an invented machine. Each is a [`Source`] of batches.
 
 pub mod capture;
+pub mod modules;
+pub mod symbols;
+
+mod demangle;
+mod elf;
+mod files;
+mod intern;
+mod kernel;
+mod mappings;
+mod perf_map;
+mod spaces;
+
+#[cfg(test)]
+mod modules_test;
 
 use crossbeam_channel::Receiver;
 use std::time::Duration;

@@ -1,0 +1,280 @@
+//! Turns the addresses of a drained stack into interned frames, (module, file offset), while the process still lives.
+//!
+//! Every frame of the user part but the innermost is a return address, which may already belong to the next function.
+//! So the frame that is interned is the byte before it: its offset lies within the call, and so does its symbol's.
+//!
+//! Whether a stack reached its thread's first function is decided here by where its outermost frame lies, see
+//! [`super::elf`]; frames that a walk found beyond such a function are cut off.
+
+use crossbeam_channel::Receiver;
+use rustc_hash::FxHashMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::files::Files;
+use super::intern::Interner;
+use super::kernel::{KernelModules, vdso};
+use super::mappings::Mapping;
+use super::spaces::{Spaces, There, Why};
+use super::symbols::{Code, Found, SymbolWorker, Want};
+use crate::tick::{FrameId, FrameKind, Module, ModuleId, ModuleKind, Names, ProcessKey, StackEnd, StackId};
+
+/// Names that wait to be asked for, at most; a machine that shows more new code than this in one tick shows addresses.
+const MAX_PENDING: usize = 200_000;
+
+/// Makes [`Names`] of what the kernel hands over. Lives on the collector's thread and waits for nobody.
+pub struct Resolver {
+    interner: Interner,
+    spaces: Spaces,
+    files: Files,
+    fixed: Fixed,
+    kernel: KernelModules,
+    symbols: SymbolWorker,
+    pending: Vec<Want>,
+    /// The module of each process's anonymous code.
+    jit: FxHashMap<ProcessKey, ModuleId>,
+    located: Vec<Located>,
+    frames: Vec<FrameId>,
+    unasked: u64,
+}
+
+/// Modules that are not files, made when first needed.
+#[derive(Default)]
+struct Fixed {
+    modules: FxHashMap<&'static str, ModuleId>,
+    vdso: Option<Arc<OwnedFd>>,
+}
+
+impl Fixed {
+    fn get(&mut self, path: &'static str, kind: ModuleKind, interner: &mut Interner, names: &mut Names) -> ModuleId {
+        let module = || interner.module(Module { path: path.into(), kind, build_id: None }, names);
+        *self.modules.entry(path).or_insert_with(module)
+    }
+}
+
+/// One user address, found.
+#[derive(Clone, Copy)]
+struct Located {
+    frame: FrameId,
+    /// In a thread's first function.
+    root: bool,
+    /// Not where code is.
+    stray: bool,
+}
+
+impl Resolver {
+    /// One that has names looked up by `symbols`.
+    pub fn new(symbols: SymbolWorker) -> Self {
+        Resolver {
+            interner: Interner::default(),
+            spaces: Spaces::new(),
+            files: Files::new(),
+            fixed: Fixed { vdso: vdso().map(Arc::new), ..Fixed::default() },
+            kernel: KernelModules::default(),
+            symbols,
+            pending: Vec::new(),
+            jit: FxHashMap::default(),
+            located: Vec::new(),
+            frames: Vec::new(),
+            unasked: 0,
+        }
+    }
+
+    /// Interns a stack drained from the kernel. Both parts are leaf first, as `bpf_get_stack` gives them, zeroes at
+    /// their end allowed. `user_error` is a negative errno when the user part could not be taken, 0 when it could or there
+    /// is none; `truncated` says that the walk met its limit of depth.
+    pub fn stack(
+        &mut self,
+        process: ProcessKey,
+        user_ips: &[u64],
+        kernel_ips: &[u64],
+        user_error: i32,
+        truncated: bool,
+        names: &mut Names,
+    ) -> StackId {
+        self.locate(process, user_ips, names);
+        let end = self.judge(user_error, truncated);
+        self.frames.clear();
+        self.frames.extend(self.located.iter().rev().map(|located| located.frame));
+        let depth = kernel_ips.iter().position(|&ip| ip == 0).unwrap_or(kernel_ips.len());
+        for (depth, &ip) in kernel_ips[..depth].iter().enumerate().rev() {
+            let frame = self.kernel_frame(if depth == 0 { ip } else { ip - 1 }, names);
+            self.frames.push(frame);
+        }
+        self.interner.stack(&self.frames, end, names)
+    }
+
+    /// A stack of one note, `[stack not taken]` or `[unrecorded]`.
+    pub fn note(&mut self, text: &'static str, names: &mut Names) -> StackId {
+        let module = self.fixed.get(text, ModuleKind::Note, &mut self.interner, names);
+        let (frame, _) = self.interner.frame(module, 0, FrameKind::Note, names);
+        let function = text.to_owned();
+        if names.frames.iter().any(|(id, _)| *id == frame) {
+            names.symbols.push((frame, crate::tick::Symbol { function, ..Default::default() }));
+        }
+        self.interner.stack(&[frame], StackEnd::NotTaken, names)
+    }
+
+    /// Asks for the names of all new frames, and takes those that arrived. To be called after each drain, and when
+    /// [`Resolver::results`] is ready. Never waits.
+    pub fn found(&mut self, names: &mut Names) {
+        self.files.rest();
+        for key in self.spaces.expire(Instant::now()) {
+            self.jit.remove(&key);
+        }
+        if !self.pending.is_empty()
+            && let Err(back) = self.symbols.want(std::mem::take(&mut self.pending))
+        {
+            self.pending = back;
+            let excess = self.pending.len().saturating_sub(MAX_PENDING);
+            self.unasked += excess as u64;
+            self.pending.truncate(MAX_PENDING);
+        }
+        self.symbols.found().try_iter().for_each(|found| names.symbols.extend(found));
+    }
+
+    /// Becomes ready when there are names to take with [`Resolver::found`]; what is received from it directly belongs
+    /// into [`Names::symbols`].
+    pub fn results(&self) -> &Receiver<Found> {
+        self.symbols.found()
+    }
+
+    /// A process exited. What is known of it stays a little: samples of it may still be drained.
+    pub fn forget(&mut self, process: ProcessKey) {
+        self.spaces.exited(process, Instant::now());
+    }
+
+    /// A process became another program: what was mapped is void.
+    pub fn exec(&mut self, process: ProcessKey) {
+        self.spaces.void(process);
+        self.jit.remove(&process);
+    }
+
+    /// Frames and stacks that were let go to stay within bounds, and frames whose names could not be asked for.
+    pub fn evicted(&self) -> u64 {
+        self.interner.evicted() + self.unasked
+    }
+
+    /// What the worker has done.
+    pub fn symbols(&self) -> &SymbolWorker {
+        &self.symbols
+    }
+
+    fn locate(&mut self, process: ProcessKey, user_ips: &[u64], names: &mut Names) {
+        self.located.clear();
+        let now = Instant::now();
+        for (depth, &ip) in user_ips.iter().take_while(|&&ip| ip != 0).enumerate() {
+            let address = if depth == 0 { ip } else { ip - 1 };
+            let located = match self.spaces.get(process, now).at(address, now) {
+                There::Code(mapping) => self.code(process, address, &mapping, now, names),
+                There::NotCode => self.nowhere("[unmapped]", address, true, names),
+                There::Unknown(Why::Gone) => self.nowhere("[exited]", address, false, names),
+                There::Unknown(Why::Denied) => self.nowhere("[no access]", address, false, names),
+            };
+            self.located.push(located);
+        }
+    }
+
+    /// Cuts what cannot be, and says why the user part ends where it now does.
+    fn judge(&mut self, user_error: i32, truncated: bool) -> StackEnd {
+        if self.located.is_empty() {
+            return if user_error < 0 { StackEnd::Unreadable(-user_error) } else { StackEnd::KernelOnly };
+        }
+        if let Some(root) = self.located.iter().rposition(|located| located.root) {
+            // Nothing calls a thread's first function: a walk that went on followed a register that was no frame pointer.
+            self.located.truncate(root + 1);
+            return StackEnd::Complete;
+        }
+        // The outermost "return addresses" of a walk gone astray often lie on the stack or the heap. The leaf stays.
+        let strays = self.located.iter().skip(1).rev().take_while(|located| located.stray).count();
+        self.located.truncate(self.located.len() - strays);
+        if truncated && strays == 0 { StackEnd::Truncated } else { StackEnd::Broken }
+    }
+
+    fn nowhere(&mut self, module: &'static str, address: u64, stray: bool, names: &mut Names) -> Located {
+        let module = self.fixed.get(module, ModuleKind::Anonymous, &mut self.interner, names);
+        let (frame, _) = self.interner.frame(module, address, FrameKind::User, names);
+        Located { frame, root: false, stray }
+    }
+
+    fn code(
+        &mut self,
+        process: ProcessKey,
+        address: u64,
+        mapping: &Mapping,
+        now: Instant,
+        names: &mut Names,
+    ) -> Located {
+        match mapping.path.as_str() {
+            "[vdso]" => self.vdso(address, mapping, names),
+            "[vsyscall]" => self.nowhere("[vsyscall]", address, false, names),
+            path if mapping.inode == 0 || is_code_cache(path) => self.jit(process, address, now, names),
+            _ => self.file(process, address, mapping, now, names),
+        }
+    }
+
+    fn vdso(&mut self, address: u64, mapping: &Mapping, names: &mut Names) -> Located {
+        // That of 32-bit programs is another file.
+        let path = if address >> 32 == 0 { "[vdso32]" } else { "[vdso]" };
+        let module = self.fixed.get(path, ModuleKind::Vdso, &mut self.interner, names);
+        let offset = address - mapping.start;
+        let (frame, new) = self.interner.frame(module, offset, FrameKind::User, names);
+        if new
+            && path == "[vdso]"
+            && let Some(image) = &self.fixed.vdso
+        {
+            self.pending.push(Want { frame, code: Code::Elf(module, Arc::clone(image)), offset });
+        }
+        Located { frame, root: false, stray: false }
+    }
+
+    fn jit(&mut self, process: ProcessKey, address: u64, now: Instant, names: &mut Names) -> Located {
+        let anonymous = || Module { path: "[anon]".into(), kind: ModuleKind::Anonymous, build_id: None };
+        let module = *self.jit.entry(process).or_insert_with(|| self.interner.module(anonymous(), names));
+        let (frame, new) = self.interner.frame(module, address, FrameKind::Jit, names);
+        if new && let Some(dir) = &self.spaces.get(process, now).dir {
+            self.pending.push(Want { frame, code: Code::Jit(process, Arc::clone(dir)), offset: address });
+        }
+        Located { frame, root: false, stray: false }
+    }
+
+    fn file(
+        &mut self,
+        process: ProcessKey,
+        address: u64,
+        mapping: &Mapping,
+        now: Instant,
+        names: &mut Names,
+    ) -> Located {
+        let Resolver { spaces, files, interner, .. } = self;
+        let index = spaces.get(process, now).file(mapping, files, interner, names);
+        let offset = mapping.offset.wrapping_add(address - mapping.start);
+        let Some(file) = files.get(index) else { return self.nowhere("[exited]", address, false, names) };
+        let (frame, new) = interner.frame(file.module, offset, FrameKind::User, names);
+        if new && let Some(path) = &file.path {
+            self.pending.push(Want { frame, code: Code::Elf(file.module, Arc::clone(path)), offset });
+        }
+        files.touch(index);
+        Located { frame, root: files.is_root(index, offset), stray: false }
+    }
+
+    fn kernel_frame(&mut self, address: u64, names: &mut Names) -> FrameId {
+        let Resolver { kernel, interner, symbols, .. } = self;
+        let (module, changed) = kernel.module_of(address, interner, names);
+        if changed {
+            symbols.kernel_changed();
+        }
+        let (frame, new) = interner.frame(module, address, FrameKind::Kernel, names);
+        if new {
+            self.pending.push(Want { frame, code: Code::Kernel, offset: address });
+        }
+        frame
+    }
+}
+
+/// Shared memory that compilers map twice to write code into; files that hold ELF code are called otherwise.
+fn is_code_cache(path: &str) -> bool {
+    let names = ["/memfd:doublemapper", "/memfd:jit", "/memfd:JIT", "/dev/zero", "/SYSV", "/dev/shm/", "/[aio]"];
+    names.iter().any(|name| path.starts_with(name)) || path.starts_with("/memfd:") && path.contains("jit")
+}
