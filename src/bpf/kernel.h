@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * The part of the kernel's types that sberf reads, relocated at load time (CO-RE). No vmlinux.h, no kernel headers.
+ *
+ * Fields that differ between kernels have a flavour (`___suffix`, ignored by libbpf when it matches types) and a
+ * helper below that names the change.
+ */
+#ifndef SBERF_KERNEL_H
+#define SBERF_KERNEL_H
+
+#define __VMLINUX_H__ /* bpf_tracing.h: use the kernel's register names */
+
+typedef unsigned char __u8;
+typedef unsigned short __u16;
+typedef unsigned int __u32;
+typedef unsigned long long __u64;
+typedef signed char __s8;
+typedef short __s16;
+typedef int __s32;
+typedef long long __s64;
+typedef __u16 __be16;
+typedef __u32 __be32;
+typedef __u64 __be64;
+typedef __u32 __wsum;
+typedef _Bool bool;
+typedef int pid_t;
+#define true 1
+#define false 0
+#define NULL ((void *)0)
+
+enum bpf_map_type {
+	BPF_MAP_TYPE_HASH = 1,
+	BPF_MAP_TYPE_ARRAY = 2,
+	BPF_MAP_TYPE_PERCPU_HASH = 5,
+	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
+	BPF_MAP_TYPE_LRU_HASH = 9,
+	BPF_MAP_TYPE_ARRAY_OF_MAPS = 12,
+	BPF_MAP_TYPE_RINGBUF = 27,
+	BPF_MAP_TYPE_TASK_STORAGE = 29,
+};
+
+enum {
+	BPF_ANY = 0,
+	BPF_NOEXIST = 1,
+	BPF_F_NO_PREALLOC = 1,
+	BPF_F_USER_STACK = 256,
+	BPF_F_MMAPABLE = 1024,
+	BPF_LOCAL_STORAGE_GET_F_CREATE = 1,
+	BPF_RB_NO_WAKEUP = 1,
+};
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+/* x86-64; other architectures read theirs through regs.bpf.h. */
+struct pt_regs {
+#if defined(__TARGET_ARCH_x86)
+	unsigned long bp;
+	unsigned long di;
+	unsigned long orig_ax;
+	unsigned long ip;
+	unsigned long sp;
+#endif
+};
+
+struct user_pt_regs {
+	__u64 regs[31];
+	__u64 sp;
+	__u64 pc;
+};
+
+struct inode {
+	unsigned short i_mode;
+};
+
+struct file {
+	struct inode *f_inode;
+};
+
+struct fdtable {
+	unsigned int max_fds;
+	struct file **fd;
+};
+
+struct files_struct {
+	struct fdtable *fdt;
+};
+
+typedef struct {
+	int counter;
+} atomic_t;
+
+struct signal_struct {
+	atomic_t live;
+	int group_exit_code;
+};
+
+typedef struct {
+	unsigned int val;
+} kuid_t;
+
+struct cred {
+	kuid_t uid;
+};
+
+struct percpu_counter {
+	__s64 count;
+};
+
+/* From 6.2 on: f1a7941243c1 made rss_stat an array of percpu_counter. */
+struct mm_struct {
+	unsigned long total_vm;
+	struct percpu_counter rss_stat[4];
+};
+
+struct mm_rss_stat___old {
+	struct {
+		__s64 counter;
+	} count[4];
+};
+
+struct mm_struct___old {
+	struct mm_rss_stat___old rss_stat;
+};
+
+struct task_struct {
+	unsigned int __state;
+	unsigned int flags;
+	int on_cpu;
+	pid_t pid;
+	pid_t tgid;
+	int exit_code;
+	unsigned int in_iowait : 1;
+	struct task_struct *real_parent;
+	struct task_struct *group_leader;
+	__u64 utime;
+	__u64 stime;
+	__u64 start_boottime;
+	unsigned long min_flt;
+	unsigned long maj_flt;
+	const struct cred *cred;
+	char comm[16];
+	struct files_struct *files;
+	struct signal_struct *signal;
+	struct mm_struct *mm;
+};
+
+struct linux_binprm;
+
+struct gendisk {
+	int major;
+	int first_minor;
+};
+
+struct request_queue {
+	struct gendisk *disk;
+};
+
+struct request {
+	struct request_queue *q;
+	unsigned int cmd_flags;
+	unsigned int __data_len;
+	__u64 __sector;
+	__u64 start_time_ns;
+};
+
+/* Until 5.16: f3fa33acca9f took rq_disk away in favour of q->disk. */
+struct request___old {
+	struct gendisk *rq_disk;
+};
+
+struct seq_file;
+
+struct bpf_iter_meta {
+	struct seq_file *seq;
+};
+
+struct bpf_iter__task {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+};
+
+struct bpf_perf_event_data;
+
+#pragma clang attribute pop
+
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_tracing.h>
+
+#define PF_EXITING 0x00000004
+#define PF_KTHREAD 0x00200000
+#define TASK_RUNNING 0
+#define TASK_UNINTERRUPTIBLE 0x02
+#define TASK_STOPPED 0x04
+#define TASK_TRACED 0x08
+#define TASK_DEAD 0x80
+#define S_IFMT 0170000
+#define S_IFIFO 0010000
+#define S_IFSOCK 0140000
+
+/* Resident pages: files, anonymous and shared memory (MM_FILEPAGES 0, MM_ANONPAGES 1, MM_SHMEMPAGES 3). */
+static __always_inline __s64 resident_pages(struct mm_struct *mm)
+{
+	struct mm_struct___old *old = (void *)mm;
+	__s64 pages = 0;
+
+	if (bpf_core_field_exists(old->rss_stat.count)) {
+		pages += BPF_CORE_READ(old, rss_stat.count[0].counter);
+		pages += BPF_CORE_READ(old, rss_stat.count[1].counter);
+		pages += BPF_CORE_READ(old, rss_stat.count[3].counter);
+	} else {
+		pages += BPF_CORE_READ(mm, rss_stat[0].count);
+		pages += BPF_CORE_READ(mm, rss_stat[1].count);
+		pages += BPF_CORE_READ(mm, rss_stat[3].count);
+	}
+	return pages < 0 ? 0 : pages;
+}
+
+static __always_inline __u32 request_dev(struct request *rq)
+{
+	struct request___old *old = (void *)rq;
+	struct gendisk *disk;
+
+	if (bpf_core_field_exists(old->rq_disk))
+		disk = BPF_CORE_READ(old, rq_disk);
+	else
+		disk = BPF_CORE_READ(rq, q, disk);
+	if (!disk)
+		return 0;
+	return (__u32)BPF_CORE_READ(disk, major) << 20 | (__u32)BPF_CORE_READ(disk, first_minor);
+}
+
+#endif

@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Every type that crosses from the kernel side to user space. Plain C, naturally aligned, no bool, no pointer.
+ * Times are CLOCK_MONOTONIC ns, start times of tasks CLOCK_BOOTTIME ns.
+ */
+#ifndef SBERF_H
+#define SBERF_H
+
+#define MAX_FRAMES 127 /* of each part, user and kernel: the kernel's own limit (perf_event_max_stack) */
+#define MAX_NODES 8
+#define HIST_CELLS 16	/* of the write-combining cache of a thread's histogram */
+#define PLACES 4	/* where a thread was seen to block: remembered stacks */
+#define STATE_SLOTS 16	/* powers of two: the verifier follows a mask, not a comparison */
+#define PLACE_SLOTS 8
+#define NO_PLACE PLACES /* index in `place`: the stack was not taken */
+#define SYSCALLS 512
+
+/* Windowed histograms of CPUs and disks: buckets of 512 ns (bytes) and up, 27 powers of two. */
+#define WINDOW_FIRST 56 /* bucket_of(512) */
+#define WINDOW_CELLS 216
+
+/* What a thread does. The first is split into user and kernel by the kernel's own accounting in user space. */
+enum state {
+	ST_ON_CPU,
+	ST_WOKEN,
+	ST_PREEMPTED,
+	ST_DISK,
+	ST_LOCK,
+	ST_NET,
+	ST_PIPE,
+	ST_TIMER,
+	ST_POLL,
+	ST_FAULT,
+	ST_STOPPED,
+	ST_OTHER,
+	ST_COUNT,
+	ST_DEAD = ST_COUNT,
+	ST_BY_FD, /* in the table of system calls only: look at what the descriptor is */
+};
+
+enum hist_kind {
+	HIST_RUNQ,
+	HIST_OFF_CPU,
+	HIST_SLICE,
+	HIST_KINDS,
+};
+
+enum loss {		    /* index into the `losses` map */
+	LOSS_STACK_MAP,	    /* weight of a stack found no room */
+	LOSS_FRAME_RING,    /* frames of a new stack found no room; sent again when seen again */
+	LOSS_HIST_MAP,	    /* a histogram count found no room */
+	LOSS_LIFE_RING,	    /* a fork, exec or exit found no room */
+	LOSS_DEAD_RING,	    /* the last account of a thread found no room */
+	LOSS_REQUEST_MAP,   /* a request in flight found no room */
+	LOSS_SLOW_RING,	    /* a slow request found no room */
+	LOSS_TORN,	    /* a thread's record kept changing while it was read */
+	LOSS_UNDERFLOW,	    /* an interval came out negative */
+	LOSS_NO_STORAGE,    /* no memory for a thread's storage */
+	LOSS_KINDS,
+};
+
+/* The interval that is being filled. User space writes prev_ns and ns, then gen. */
+struct flip {
+	__u64 gen;     /* number of the interval */
+	__u64 ns;      /* when it began */
+	__u64 prev_ns; /* when the one before it began */
+};
+
+struct cell {
+	__u32 count;
+	__u32 bucket;
+};
+
+struct place {
+	__u64 ns;    /* blocked there */
+	__u64 count; /* waits that ended there */
+};
+
+/* What a thread did in one interval. */
+struct acc {
+	__u64 ns[STATE_SLOTS];
+	__u64 max_ns[HIST_KINDS];
+	__u64 sum_ns[HIST_KINDS];
+	__u64 node_ns[MAX_NODES];
+	struct place place[PLACE_SLOTS];
+	struct cell hist[HIST_KINDS][HIST_CELLS];
+	__u32 voluntary;
+	__u32 involuntary;
+	__u32 wakeups;
+	__u32 migrations;
+};
+
+struct place_key {
+	__u64 regs;  /* hash of the registers that say "same place"; 0: none */
+	__u64 stack; /* hash of the stack taken there */
+	__u64 reason;
+};
+
+/* Of every thread, in both kinds of record. */
+struct task_rec {
+	__u64 gen;	 /* the interval that is told of */
+	__u64 start_ns;
+	__u64 leader_start_ns;
+	__u64 since_ns;	 /* when the present state began */
+	__u64 utime_ns;
+	__u64 stime_ns;
+	__u64 minor_faults;
+	__u64 major_faults;
+	__u64 rss_pages; /* of leaders only */
+	__u64 vm_pages;	 /* of leaders only */
+	__u64 lived_ns;	 /* time in `state` up to the end of the interval; included in an `acc` that follows */
+	__u64 stack;	 /* hash of the stack where it is blocked, HASH_NOT_TAKEN if not known */
+	__u32 tid;
+	__u32 tgid;
+	__u32 ppid;
+	__u32 uid;
+	__u32 cpu;
+	__u16 syscall;
+	__u8 state;
+	__u8 has_acc;	 /* a `struct acc` and PLACES `struct place_key` follow */
+	__u8 kthread;
+	__u8 dead;
+	__u8 has_mm;
+	__u8 pad[5];
+	char comm[16];
+};
+
+struct task_full_rec {
+	struct task_rec task;
+	struct acc acc;
+	struct place_key place[PLACES];
+};
+
+struct stack_key {
+	__u64 start_ns; /* of the process */
+	__u64 hash;	/* HASH_* below for what has no frames */
+	__u32 tgid;
+	__u32 lens;	/* ST_ON_CPU: samples; ST_DISK…ST_OTHER: ns blocked */
+};
+
+#define HASH_NOT_TAKEN 0
+#define HASH_UNRECORDED 1
+
+struct stack_val {
+	__u64 weight;
+	__u64 count;
+};
+
+struct frames_rec { /* `ips`: the user part, then the kernel part, both leaf first */
+	__u64 hash;
+	__u64 start_ns;
+	__u32 tgid;
+	__s32 user; /* frames; negative: -errno */
+	__s32 kernel;
+	__u32 has_mm;
+	__u64 ips[2 * MAX_FRAMES];
+};
+
+struct hist_key {
+	__u64 start_ns; /* of the thread */
+	__u32 tid;
+	__u16 kind;
+	__u16 bucket;
+};
+
+/* Only grows; one per CPU. */
+struct cpu_acc {
+	__u64 switches;
+	__u64 runnable_ns; /* waited for before running here */
+	__u64 runq_max_ns; /* of the interval `max_gen` */
+	__u64 max_gen;
+	__u64 running_start_ns;
+	__u32 running_tid; /* who runs; 0: idle */
+	__u32 pad;
+	__u32 runq[WINDOW_CELLS];
+};
+
+enum life_kind {
+	LIFE_FORK,
+	LIFE_EXEC,
+	LIFE_EXIT,
+};
+
+struct life_rec {
+	__u64 at_ns;
+	__u64 start_ns;
+	__u32 tgid;
+	__u32 kind;
+	__u32 parent; /* tgid, of a fork */
+	__u32 status; /* of an exit */
+	char comm[16];
+};
+
+enum disk_op {
+	OP_READ,
+	OP_WRITE,
+	OP_FLUSH,
+	OP_DISCARD,
+	OP_COUNT,
+};
+
+struct disk_key {
+	__u32 dev;
+	__u16 op;
+	__u16 gen; /* its lowest bit */
+};
+
+struct disk_val {
+	__u64 requests;
+	__u64 bytes;
+	__u64 errors;
+	__u64 queued_sum;
+	__u64 device_sum;
+	__u64 size_sum;
+	__u64 queued_max;
+	__u64 device_max;
+	__u64 size_max;
+	__u32 queued[WINDOW_CELLS];
+	__u32 device[WINDOW_CELLS];
+	__u32 size[WINDOW_CELLS];
+};
+
+struct io_key {
+	__u64 start_ns; /* of the process */
+	__u32 tgid;
+	__u16 op;
+	__u16 gen;
+};
+
+struct io_val {
+	__u64 requests;
+	__u64 bytes;
+	__u64 sum;
+	__u64 max;
+	__u32 latency[WINDOW_CELLS];
+};
+
+struct inflight {
+	__u64 queued_ns;
+	__u64 issued_ns; /* 0: still queued */
+	__u64 sector;
+	__u64 start_ns;	 /* of the process that asked */
+	__u64 bytes;
+	__u32 tgid;
+	__u32 dev;
+	__u32 op;
+	__u32 done_bytes;
+	char comm[16];
+};
+
+struct slow_rec {
+	__u64 end_ns;
+	__u64 sector;
+	__u64 bytes;
+	__u64 queued_ns;
+	__u64 device_ns;
+	__u64 start_ns;
+	__u32 tgid;
+	__u32 dev;
+	__u32 op;
+	__u32 pad;
+	char comm[16];
+};
+
+#endif

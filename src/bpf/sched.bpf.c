@@ -1,0 +1,669 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * sched: where every thread's wall time goes.
+ *
+ * Hooks    tp_btf sched_switch, sched_wakeup, sched_wakeup_new; a task iterator reads the result.
+ * Keeps    in task storage: the present state and since when, and for two intervals ns by state, histograms, and time by
+ *          remembered place; in maps: what overflowed, per-CPU counters, and blocked stacks that lost their place.
+ * Costs    per switch: a clock reading, two look-ups of task storage, no map update while histograms hit their cache;
+ *          a stack walk only where a thread blocks at a new place, and only within a budget.
+ *
+ * An interval ends when user space advances `flip`. A thread's first event after that closes its old account at the
+ * boundary (`roll`); for threads without an event the iterator does the same on its copy. So every account covers
+ * exactly the interval, and time in flight is charged to it.
+ */
+#include "kernel.h"
+#include "sberf.h"
+#include "shared.bpf.h"
+#include "hist.bpf.h"
+#include "stacks.bpf.h"
+
+/* Set before load. */
+const volatile __u32 self_tgid = 0;	       /* its stacks are not taken */
+const volatile __u32 walks_per_period = 16;    /* stacks per CPU and period; 0: none */
+const volatile __u64 period_ns = 10000000;
+const volatile __u32 nodes = 1;
+const volatile bool totals_only = false;
+const volatile __u8 syscall_class[SYSCALLS] = {}; /* enum state; 0 reads as ST_OTHER */
+const volatile bool only_some = false;	       /* take stacks only of processes in `chosen` */
+
+struct thread {
+	__u32 seq; /* odd while `roll` runs */
+	__u32 cpu;
+	__u64 gen;
+	__u64 born;	   /* interval in which we first saw it */
+	__u64 told;	   /* last interval that the iterator told of */
+	__u64 state_since; /* when the present state began */
+	__u64 charged;	   /* accounted up to here */
+	__u64 off_since;   /* when it left the CPU to block; 0: it did not */
+	__u8 state;
+	__u8 slot; /* index in place: where it is blocked */
+	__u16 syscall;
+	__u32 pad;
+	struct place_key place[PLACES];
+	struct acc acc[2];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct thread);
+} threads SEC(".maps");
+
+struct hist_gen {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 32768);
+	__type(key, struct hist_key);
+	__type(value, __u64);
+} hists_even SEC(".maps"), hists_odd SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__array(values, struct hist_gen);
+} hists SEC(".maps") = { .values = { &hists_even, &hists_odd } };
+
+/* Last accounts of threads that ended. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4 << 20);
+} dead SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct cpu_acc);
+} cpus SEC(".maps");
+
+struct budget {
+	__u64 period;
+	__u64 left;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct budget);
+} budgets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, __u8);
+} chosen SEC(".maps");
+
+/* Where the iterator puts a record together. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct task_full_rec);
+} out SEC(".maps");
+
+static __always_inline bool is_blocked(__u32 state)
+{
+	return state >= ST_DISK && state <= ST_OTHER;
+}
+
+static __always_inline struct acc *half(struct thread *t, __u64 gen)
+{
+	BOUND(gen, 1);
+	return &t->acc[gen];
+}
+
+/* Adds [t->charged, until) to the present state. */
+static __always_inline void charge(struct thread *t, struct acc *acc, __u64 until)
+{
+	__u64 from = t->charged, ns, state = t->state, slot = t->slot, node;
+
+	if (until <= from)
+		return;
+	ns = until - from;
+	t->charged = until;
+	if (state >= ST_COUNT)
+		return;
+	BOUND(state, STATE_SLOTS - 1);
+	acc->ns[state] += ns;
+	if (is_blocked(state)) {
+		BOUND(slot, PLACE_SLOTS - 1);
+		acc->place[slot].ns += ns;
+	} else if (state == ST_ON_CPU && nodes > 1) {
+		node = bpf_get_numa_node_id();
+		BOUND(node, MAX_NODES - 1);
+		acc->node_ns[node] += ns;
+	}
+}
+
+/* Closes the interval before `f->gen` and opens a new account. */
+static __noinline int roll(struct thread *t, struct flip *f)
+{
+	struct acc *old, *new;
+	__u64 gen;
+
+	if (!t || !f)
+		return 0;
+	gen = f->gen;
+	old = half(t, gen - 1);
+	new = half(t, gen);
+	t->seq++;
+	barrier();
+	if (t->gen + 1 != gen) {
+		__builtin_memset(old, 0, sizeof(*old));
+		if (t->charged < f->prev_ns)
+			t->charged = f->prev_ns;
+	}
+	charge(t, old, f->ns);
+	__builtin_memset(new, 0, sizeof(*new));
+	t->gen = gen;
+	barrier();
+	t->seq++;
+	return 0;
+}
+
+static __always_inline void hist_add(struct acc *acc, struct task_struct *task, __u64 gen, __u32 kind, __u64 value)
+{
+	__u32 bucket = bucket_of(value);
+	__u64 at = bucket;
+	struct cell *cell;
+
+	BOUND(at, HIST_CELLS - 1);
+	cell = &acc->hist[kind][at];
+	if (value > acc->max_ns[kind])
+		acc->max_ns[kind] = value;
+	acc->sum_ns[kind] += value;
+	if (cell->count && cell->bucket != bucket) {
+		struct hist_key key = {
+			.start_ns = task->start_boottime, .tid = task->pid, .kind = kind, .bucket = cell->bucket,
+		};
+		__u64 count = cell->count, *have;
+		__u32 index = gen & 1;
+		void *map = bpf_map_lookup_elem(&hists, &index);
+
+		have = map ? bpf_map_lookup_elem(map, &key) : NULL;
+		if (have)
+			__sync_fetch_and_add(have, count);
+		else if (!map || bpf_map_update_elem(map, &key, &count, BPF_NOEXIST))
+			lose(LOSS_HIST_MAP, count);
+		cell->count = 0;
+	}
+	cell->bucket = bucket;
+	cell->count++;
+}
+
+/* Its storage, with the account of the present interval open. `state`: what it is known to do if it is new to us. */
+static __always_inline struct thread *thread_of(struct task_struct *task, struct flip *f, __u64 now, __u32 state)
+{
+	struct thread *t = bpf_task_storage_get(&threads, task, NULL, 0);
+
+	if (!t) {
+		t = bpf_task_storage_get(&threads, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
+		if (!t) {
+			lose(LOSS_NO_STORAGE, 1);
+			return NULL;
+		}
+		t->state = state;
+		t->slot = NO_PLACE;
+		t->state_since = now;
+		t->charged = now;
+		t->gen = f->gen;
+		t->born = f->gen;
+	} else if (t->gen != f->gen) {
+		roll(t, f);
+	}
+	return t;
+}
+
+static __always_inline __u32 by_descriptor(struct task_struct *task, __u32 fd)
+{
+	struct files_struct *files = task->files;
+	struct fdtable *fdt;
+	struct file **slots, *file = NULL;
+	__u16 mode = 0;
+
+	if (!files)
+		return ST_OTHER;
+	fdt = files->fdt;
+	if (!fdt || fd >= fdt->max_fds)
+		return ST_OTHER;
+	slots = fdt->fd;
+	if (bpf_probe_read_kernel(&file, sizeof(file), &slots[fd]) || !file)
+		return ST_OTHER;
+	mode = BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT;
+	return mode == S_IFSOCK ? ST_NET : mode == S_IFIFO ? ST_PIPE : ST_OTHER;
+}
+
+/*
+ * Why a task that is not on a CPU and not runnable waits. `place`: a hash of what says "the same place" when it blocks
+ * again. Saved user registers tell the system call; a page fault saves -1 in its place.
+ */
+static __always_inline __u32 reason_of(struct task_struct *task, __u32 state, __u16 *syscall, __u64 *place)
+{
+	bool iowait = BPF_CORE_READ_BITFIELD(task, in_iowait);
+	struct pt_regs *regs;
+	__u32 reason = ST_OTHER;
+	long nr;
+
+	*syscall = 0xFFFF;
+	*place = 0;
+	if (state & (TASK_STOPPED | TASK_TRACED))
+		return ST_STOPPED;
+	if (task->flags & PF_KTHREAD)
+		return iowait ? ST_DISK : ST_OTHER;
+	regs = (void *)bpf_task_pt_regs(task);
+	if (!regs)
+		return iowait ? ST_DISK : ST_OTHER;
+#if defined(__TARGET_ARCH_x86)
+	nr = (long)regs->orig_ax;
+	*place = mix(mix(mix(regs->ip, regs->sp), regs->bp), nr);
+#else
+	nr = (long)BPF_CORE_READ((struct user_pt_regs *)regs, regs[8]);
+	*place = mix(mix(BPF_CORE_READ((struct user_pt_regs *)regs, pc), BPF_CORE_READ((struct user_pt_regs *)regs, sp)), nr);
+#endif
+	if (nr < 0) {
+		reason = ST_FAULT;
+	} else {
+		if (nr < SYSCALLS) {
+			*syscall = nr;
+			BOUND(nr, SYSCALLS - 1);
+			reason = syscall_class[nr];
+			if (!reason)
+				reason = ST_OTHER;
+		}
+		if (iowait) {
+			reason = ST_DISK;
+		} else if (reason == ST_BY_FD) {
+#if defined(__TARGET_ARCH_x86)
+			reason = by_descriptor(task, regs->di);
+#else
+			reason = by_descriptor(task, BPF_CORE_READ((struct user_pt_regs *)regs, regs[0]));
+#endif
+		}
+	}
+	*place = mix(*place, reason);
+	if (!*place)
+		*place = 1;
+	return reason;
+}
+
+/* May a stack be walked now? */
+static __always_inline bool may_walk(__u64 now)
+{
+	__u32 zero = 0;
+	struct budget *budget = bpf_map_lookup_elem(&budgets, &zero);
+
+	if (!budget)
+		return false;
+	if (now - budget->period >= period_ns) {
+		budget->period = now;
+		budget->left = walks_per_period;
+	}
+	if (!budget->left)
+		return false;
+	budget->left--;
+	return true;
+}
+
+static __always_inline bool wants_stacks(__u32 tgid)
+{
+	return !totals_only && tgid != self_tgid && (!only_some || bpf_map_lookup_elem(&chosen, &tgid));
+}
+
+/* The time at a remembered place goes to the map when another place takes its slot. */
+static __always_inline void forget_place(struct thread *t, struct acc *acc, struct task_struct *task, __u64 gen, __u64 slot)
+{
+	struct place_key *place = &t->place[slot];
+	struct place *spent = &acc->place[slot];
+
+	if (!spent->ns && !spent->count)
+		return;
+	struct stack_key key = {
+		.start_ns = task->group_leader->start_boottime, .hash = place->stack, .tgid = task->tgid,
+		.lens = place->reason,
+	};
+	count_stack(&key, spent->ns, spent->count, gen);
+	spent->ns = 0;
+	spent->count = 0;
+}
+
+/* Which slot the wait that begins now belongs to. */
+static __always_inline __u32 place_of(void *ctx, struct thread *t, struct acc *acc, struct task_struct *task, __u64 now,
+				      __u64 gen, __u64 regs, __u32 reason)
+{
+	__u64 slot = regs >> 20, stack;
+
+	if (!regs) /* a kernel thread, or stopped: the reason is all that is known without a walk */
+		regs = mix(reason, 1) | 1;
+	BOUND(slot, PLACES - 1);
+	if (t->place[slot].regs == regs)
+		return slot;
+	if (!wants_stacks(task->tgid) || !may_walk(now))
+		return NO_PLACE;
+	stack = take_stack(ctx, task, task->tgid, task->group_leader->start_boottime, true, 0);
+	if (stack == HASH_NOT_TAKEN)
+		return NO_PLACE;
+	forget_place(t, acc, task, gen, slot);
+	t->place[slot].regs = regs;
+	t->place[slot].stack = stack;
+	t->place[slot].reason = reason;
+	return slot;
+}
+
+static __always_inline void fill_task(struct task_rec *rec, struct task_struct *task, struct thread *t)
+{
+	struct task_struct *leader = task->group_leader;
+	struct mm_struct *mm;
+
+	rec->start_ns = task->start_boottime;
+	rec->leader_start_ns = leader->start_boottime;
+	rec->since_ns = t->state_since;
+	rec->utime_ns = task->utime;
+	rec->stime_ns = task->stime;
+	rec->minor_faults = task->min_flt;
+	rec->major_faults = task->maj_flt;
+	rec->rss_pages = 0;
+	rec->vm_pages = 0;
+	rec->tid = task->pid;
+	rec->tgid = task->tgid;
+	rec->ppid = 0;
+	rec->uid = 0;
+	rec->cpu = t->cpu;
+	rec->syscall = is_blocked(t->state) ? t->syscall : 0xFFFF;
+	rec->state = t->state;
+	rec->kthread = !!(task->flags & PF_KTHREAD);
+	rec->has_mm = 0;
+	__builtin_memcpy(rec->comm, task->comm, sizeof(rec->comm));
+	if (task->pid == task->tgid) {
+		rec->ppid = BPF_CORE_READ(task, real_parent, tgid);
+		rec->uid = BPF_CORE_READ(task, cred, uid.val);
+		mm = task->mm;
+		if (mm) {
+			rec->has_mm = 1;
+			rec->rss_pages = resident_pages(mm);
+			rec->vm_pages = BPF_CORE_READ(mm, total_vm);
+		}
+	}
+}
+
+/* The last account of a thread that just left its CPU for good; also the one before, if nobody has told of it yet. */
+static __noinline int bury(struct thread *t, struct flip *f)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct task_full_rec *rec;
+	__u64 gen;
+	int i;
+
+	if (!t || !f)
+		return 0;
+	for (i = 0; i < 2; i++) {
+		gen = f->gen - i;
+		if (i && (t->told >= gen || t->born > gen))
+			break;
+		rec = bpf_ringbuf_reserve(&dead, sizeof(*rec), 0);
+		if (!rec) {
+			lose(LOSS_DEAD_RING, 1);
+			break;
+		}
+		fill_task(&rec->task, task, t);
+		rec->task.gen = gen;
+		rec->task.has_acc = 1;
+		rec->task.dead = !i;
+		rec->task.lived_ns = 0;
+		rec->task.stack = HASH_NOT_TAKEN;
+		__builtin_memcpy(&rec->acc, half(t, gen), sizeof(rec->acc));
+		__builtin_memcpy(rec->place, t->place, sizeof(rec->place));
+		bpf_ringbuf_submit(rec, BPF_RB_NO_WAKEUP);
+	}
+	return 0;
+}
+
+static __always_inline void leave_cpu(void *ctx, struct task_struct *task, struct flip *f, __u64 now, bool preempt)
+{
+	struct thread *t = thread_of(task, f, now, ST_ON_CPU);
+	__u32 state = task->__state, reason;
+	struct acc *acc;
+	__u64 regs;
+	__u16 syscall;
+
+	if (!t)
+		return;
+	acc = half(t, t->gen);
+	charge(t, acc, now);
+	if (t->state == ST_ON_CPU && now >= t->state_since)
+		hist_add(acc, task, t->gen, HIST_SLICE, now - t->state_since);
+	t->state_since = now;
+	if (state & TASK_DEAD) {
+		t->state = ST_DEAD;
+		bury(t, f);
+		return;
+	}
+	if (preempt || state == TASK_RUNNING) {
+		t->state = ST_PREEMPTED;
+		acc->involuntary++;
+		return;
+	}
+	acc->voluntary++;
+	reason = reason_of(task, state, &syscall, &regs);
+	t->slot = place_of(ctx, t, acc, task, now, t->gen, regs, reason);
+	t->syscall = syscall;
+	t->state = reason;
+	t->off_since = now;
+}
+
+static __always_inline void take_cpu(struct task_struct *task, struct flip *f, struct cpu_acc *cpu, __u64 now)
+{
+	struct thread *t = thread_of(task, f, now, ST_PREEMPTED);
+	__u32 here = bpf_get_smp_processor_id();
+	struct acc *acc;
+	__u64 waited;
+
+	if (!t)
+		return;
+	acc = half(t, t->gen);
+	if (t->state == ST_WOKEN || t->state == ST_PREEMPTED) {
+		charge(t, acc, now);
+		if (now >= t->state_since) {
+			waited = now - t->state_since;
+			hist_add(acc, task, t->gen, HIST_RUNQ, waited);
+			if (cpu) {
+				cpu->runnable_ns += waited;
+				cpu->runq[window_cell(waited)]++;
+				if (cpu->max_gen != f->gen) {
+					cpu->max_gen = f->gen;
+					cpu->runq_max_ns = 0;
+				}
+				if (waited > cpu->runq_max_ns)
+					cpu->runq_max_ns = waited;
+			}
+		} else {
+			lose(LOSS_UNDERFLOW, 1);
+		}
+	} else {
+		/* Its wakeup was not seen: the time since is not known to be either, so it stays where it was. */
+		charge(t, acc, now);
+	}
+	if (t->off_since) {
+		if (now >= t->off_since)
+			hist_add(acc, task, t->gen, HIST_OFF_CPU, now - t->off_since);
+		t->off_since = 0;
+	}
+	if (t->cpu != here) {
+		if (t->state_since)
+			acc->migrations++;
+		t->cpu = here;
+	}
+	t->state = ST_ON_CPU;
+	t->state_since = now;
+}
+
+static __always_inline void woken(struct task_struct *task, bool fresh)
+{
+	struct flip *f = current_flip();
+	__u64 now = bpf_ktime_get_ns();
+	struct thread *t;
+	struct acc *acc;
+	__u64 slot;
+
+	if (!f || !f->gen)
+		return;
+	t = thread_of(task, f, now, ST_OTHER);
+	if (!t)
+		return;
+	/* Woken before it left its CPU, or while it waits for one already: nothing changes. */
+	if (!fresh && !is_blocked(t->state))
+		return;
+	acc = half(t, t->gen);
+	charge(t, acc, now);
+	slot = t->slot;
+	BOUND(slot, PLACE_SLOTS - 1);
+	if (is_blocked(t->state) && t->off_since)
+		acc->place[slot].count++;
+	acc->wakeups++;
+	t->slot = NO_PLACE;
+	t->state = ST_WOKEN;
+	t->state_since = now;
+}
+
+SEC("tp_btf/sched_switch")
+int BPF_PROG(sched_switch, bool preempt, struct task_struct *prev, struct task_struct *next)
+{
+	struct flip *f = current_flip();
+	__u64 now = bpf_ktime_get_ns();
+	__u32 zero = 0;
+	struct cpu_acc *cpu = bpf_map_lookup_elem(&cpus, &zero);
+
+	if (!f || !f->gen)
+		return 0;
+	if (prev->pid)
+		leave_cpu(ctx, prev, f, now, preempt);
+	if (next->pid)
+		take_cpu(next, f, cpu, now);
+	if (cpu) {
+		cpu->switches++;
+		cpu->running_tid = next->pid;
+		cpu->running_start_ns = next->start_boottime;
+	}
+	return 0;
+}
+
+SEC("tp_btf/sched_wakeup")
+int BPF_PROG(sched_wakeup, struct task_struct *task)
+{
+	woken(task, false);
+	return 0;
+}
+
+SEC("tp_btf/sched_wakeup_new")
+int BPF_PROG(sched_wakeup_new, struct task_struct *task)
+{
+	woken(task, true);
+	return 0;
+}
+
+/* A thread that was there before us: what it does now, since now. */
+static __always_inline void adopt(struct task_struct *task, struct thread *t, struct flip *f, __u64 now)
+{
+	__u32 state = task->__state, reason = ST_PREEMPTED;
+	__u64 place;
+	__u16 syscall = 0xFFFF;
+
+	if (task->on_cpu)
+		reason = ST_ON_CPU;
+	else if (state & TASK_DEAD || task->flags & PF_EXITING)
+		reason = ST_DEAD;
+	else if (state != TASK_RUNNING)
+		reason = reason_of(task, state, &syscall, &place);
+	t->syscall = syscall;
+	t->slot = NO_PLACE;
+	t->charged = now;
+	t->gen = f->gen;
+	t->born = f->gen;
+	t->state_since = now;
+	t->state = reason;
+}
+
+/* One record for each thread: its account of the interval before `flip`. */
+SEC("iter/task")
+int tasks(struct bpf_iter__task *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct flip *f = current_flip();
+	struct task_full_rec *rec;
+	struct thread *t;
+	struct acc *acc;
+	__u32 zero = 0, try, seq;
+	__u64 told, from, charged, slot = NO_PLACE, state = ST_COUNT;
+
+	if (!task || !f)
+		return 0;
+	t = bpf_task_storage_get(&threads, task, NULL, 0);
+	if (!t) {
+		t = bpf_task_storage_get(&threads, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
+		if (!t) {
+			lose(LOSS_NO_STORAGE, 1);
+			return 0;
+		}
+		if (!t->state_since)
+			adopt(task, t, f, bpf_ktime_get_ns());
+	}
+	rec = bpf_map_lookup_elem(&out, &zero);
+	told = f->gen - 1;
+	if (!rec || t->state == ST_DEAD || t->born > told)
+		return 0;
+	acc = &rec->acc;
+	for (try = 0; try < 4; try++) {
+		seq = *(volatile __u32 *)&t->seq;
+		barrier();
+		rec->task.has_acc = 0;
+		rec->task.lived_ns = 0;
+		if (t->gen >= told)
+			__builtin_memcpy(acc, half(t, told), sizeof(*acc));
+		state = t->state;
+		slot = t->slot;
+		charged = t->charged;
+		fill_task(&rec->task, task, t);
+		if (t->gen > told) {
+			rec->task.has_acc = 1;
+		} else {
+			from = charged > f->prev_ns ? charged : f->prev_ns;
+			if (f->ns > from)
+				rec->task.lived_ns = f->ns - from;
+			rec->task.has_acc = t->gen == told;
+		}
+		barrier();
+		if (!(seq & 1) && seq == *(volatile __u32 *)&t->seq)
+			break;
+	}
+	if (try == 4)
+		lose(LOSS_TORN, 1);
+	rec->task.gen = told;
+	rec->task.dead = 0;
+	t->told = told;
+	rec->task.stack = HASH_NOT_TAKEN;
+	if (is_blocked(state) && slot < PLACES) {
+		from = slot;
+		BOUND(from, PLACES - 1);
+		rec->task.stack = t->place[from].stack;
+	}
+	if (rec->task.has_acc) {
+		BOUND(state, STATE_SLOTS - 1);
+		BOUND(slot, PLACE_SLOTS - 1);
+		acc->ns[state] += rec->task.lived_ns;
+		if (is_blocked(state))
+			acc->place[slot].ns += rec->task.lived_ns;
+		__builtin_memcpy(rec->place, t->place, sizeof(rec->place));
+		bpf_seq_write(ctx->meta->seq, rec, sizeof(*rec));
+	} else {
+		bpf_seq_write(ctx->meta->seq, &rec->task, sizeof(rec->task));
+	}
+	return 0;
+}
+
+/* So that the skeleton knows the types that only travel. */
+struct task_rec _task_rec = {};
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Maps that every object shares: user space loads `sched` first and gives its descriptors to the others.
+ *
+ * Maps with two generations are indexed by the lowest bit of `flip.gen`, read once per event. After a flip user space
+ * waits for running programs to leave (the update of a map-in-map does), then drains the retired one.
+ */
+#ifndef SBERF_SHARED_BPF_H
+#define SBERF_SHARED_BPF_H
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct flip);
+} flip SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, LOSS_KINDS);
+	__type(key, __u32);
+	__type(value, __u64);
+} losses SEC(".maps");
+
+/* Keeps an index within a power of two where the compiler would drop the mask as proven, and the verifier could not. */
+#define BOUND(index, mask) asm volatile("%0 &= %1" : "+r"(index) : "i"(mask))
+
+static __always_inline void lose(__u32 why, __u64 n)
+{
+	__u64 *count = bpf_map_lookup_elem(&losses, &why);
+
+	if (count)
+		*count += n;
+}
+
+static __always_inline struct flip *current_flip(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&flip, &zero);
+}
+
+static __always_inline __u64 mix(__u64 hash, __u64 word)
+{
+	hash ^= word;
+	hash *= 0x9E3779B97F4A7C15ull;
+	return hash ^ (hash >> 29);
+}
+
+#endif

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Stacks: taken into a scratch buffer, named by a 64-bit hash over process and frames, counted in a map of the current
+ * generation. Frames travel to user space once, when a hash is first seen.
+ *
+ * No STACK_TRACE map: it drops the second of two stacks that share a slot, and that is often the hot one.
+ */
+#ifndef SBERF_STACKS_BPF_H
+#define SBERF_STACKS_BPF_H
+
+struct stack_gen {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct stack_key);
+	__type(value, struct stack_val);
+} stacks_even SEC(".maps"), stacks_odd SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__array(values, struct stack_gen);
+} stacks SEC(".maps") = { .values = { &stacks_even, &stacks_odd } };
+
+/* What found no room above, by process: small, so that it fits even then. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct stack_key);
+	__type(value, struct stack_val);
+} unrecorded SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, __u64);
+	__type(value, __u8);
+} seen SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4 << 20);
+} frames SEC(".maps");
+
+/* Not shared: an NMI may sample while another program walks. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct frames_rec);
+} scratch SEC(".maps");
+
+static __always_inline bool bump(void *map, struct stack_key *key, __u64 weight, __u64 count)
+{
+	struct stack_val *val = bpf_map_lookup_elem(map, key);
+
+	if (!val) {
+		struct stack_val fresh = {};
+
+		bpf_map_update_elem(map, key, &fresh, BPF_NOEXIST);
+		val = bpf_map_lookup_elem(map, key);
+		if (!val)
+			return false;
+	}
+	__sync_fetch_and_add(&val->weight, weight);
+	__sync_fetch_and_add(&val->count, count);
+	return true;
+}
+
+static __always_inline void count_stack(struct stack_key *key, __u64 weight, __u64 count, __u64 gen)
+{
+	__u32 index = gen & 1;
+	void *map = bpf_map_lookup_elem(&stacks, &index);
+
+	if (map && bump(map, key, weight, count))
+		return;
+	lose(LOSS_STACK_MAP, count ? count : 1);
+	key->hash = HASH_UNRECORDED;
+	bump(&unrecorded, key, weight, count);
+}
+
+/* Sends the frames unless user space has them; they count as sent only when they were. */
+static __always_inline void ship(struct frames_rec *rec, __u64 n)
+{
+	__u64 hash = rec->hash;
+	__u8 yes = 1;
+
+	if (bpf_map_lookup_elem(&seen, &hash))
+		return;
+	BOUND(n, 0xff); /* 2 * MAX_FRAMES is 254 */
+	if (n > 2 * MAX_FRAMES)
+		return;
+	if (bpf_ringbuf_output(&frames, rec, __builtin_offsetof(struct frames_rec, ips) + n * sizeof(__u64),
+			       BPF_RB_NO_WAKEUP))
+		lose(LOSS_FRAME_RING, 1);
+	else
+		bpf_map_update_elem(&seen, &hash, &yes, BPF_ANY);
+}
+
+/*
+ * Takes user and kernel stack of the current task. Returns the hash that names it, HASH_NOT_TAKEN if there is no
+ * scratch. `skip`: innermost kernel frames that are our own.
+ */
+static __always_inline __u64 take_stack(void *ctx, struct task_struct *task, __u32 tgid, __u64 start_ns, bool kernel,
+					__u64 skip)
+{
+	__u32 zero = 0;
+	__u64 n, k, i, space = 0;
+	struct frames_rec *rec = bpf_map_lookup_elem(&scratch, &zero);
+	__u64 hash;
+	long got;
+
+	if (!rec)
+		return HASH_NOT_TAKEN;
+	rec->start_ns = start_ns;
+	rec->tgid = tgid;
+	rec->has_mm = task->mm != NULL;
+	rec->user = 0;
+	rec->kernel = 0;
+	n = 0;
+	if (rec->has_mm) {
+		got = bpf_get_stack(ctx, rec->ips, MAX_FRAMES * sizeof(__u64), BPF_F_USER_STACK);
+		rec->user = got < 0 ? got : got >> 3;
+		if (got > 0)
+			n = (__u64)got >> 3;
+	}
+	BOUND(n, MAX_FRAMES); /* 127: a mask */
+	if (kernel) {
+		got = bpf_get_stack(ctx, &rec->ips[n], MAX_FRAMES * sizeof(__u64), skip);
+		rec->kernel = got < 0 ? got : got >> 3;
+		if (got > 0) {
+			k = (__u64)got >> 3;
+			BOUND(k, MAX_FRAMES);
+			n += k;
+		}
+	}
+	/* Addresses belong to an address space: the same ones mean other code after exec. */
+	bpf_probe_read_kernel(&space, sizeof(space), &task->mm); /* as a number, which a typed pointer is not */
+	hash = mix(start_ns ^ ((__u64)tgid << 32), space);
+	for (i = 0; i < 2 * MAX_FRAMES && i < n; i++)
+		hash = mix(hash, rec->ips[i]);
+	if (hash <= HASH_UNRECORDED)
+		hash += 2;
+	rec->hash = hash;
+	ship(rec, n);
+	return hash;
+}
+
+#endif
