@@ -579,7 +579,7 @@ static __always_inline void adopt(struct task_struct *task, struct thread *t, st
 		reason = reason_of(task, state, &syscall, &place);
 	t->syscall = syscall;
 	t->slot = NO_PLACE;
-	t->charged = now;
+	t->charged = f->ns; /* it was there when the interval began, and that was a moment ago */
 	t->gen = f->gen;
 	t->born = f->gen;
 	t->state_since = now;

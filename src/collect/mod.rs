@@ -1,6 +1,7 @@
 //! All the input there is: a live kernel, a capture file, or an invented machine. Each is a [`Source`] of batches.
 
 pub mod capture;
+pub mod live;
 pub mod modules;
 pub mod symbols;
 

@@ -1,0 +1,114 @@
+//! What libbpf-rs does not offer: the mapped page of `flip`, and draining a map in batches into one buffer.
+
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use libbpf_rs::{MapCore, MapFlags};
+use rustix::mm::{MapFlags as PageFlags, ProtFlags, mmap, munmap};
+use rustix::time::{ClockId, clock_gettime};
+
+use super::wire::{self, Wire};
+
+/// The page that holds `struct flip`, shared with the programs.
+pub struct FlipPage {
+    page: *mut std::ffi::c_void,
+    len: usize,
+}
+
+// SAFETY: the page is only reached through atomics.
+unsafe impl Send for FlipPage {}
+
+/// The interval that a flip closed: [prev, now).
+#[derive(Clone, Copy, Debug)]
+pub struct Closed {
+    /// Its number.
+    pub generation: u64,
+    /// When it began, CLOCK_MONOTONIC ns.
+    pub start_ns: u64,
+    /// When it ended.
+    pub end_ns: u64,
+}
+
+impl FlipPage {
+    /// Maps the page of the map `flip`.
+    pub fn new(map: &impl MapCore) -> std::io::Result<Self> {
+        let len = rustix::param::page_size();
+        // SAFETY: a fresh shared mapping of a BPF array that was made mappable; nothing else uses the address.
+        let page = unsafe {
+            mmap(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, PageFlags::SHARED, map.as_fd(), 0)
+        }?;
+        Ok(FlipPage { page, len })
+    }
+
+    /// Word `index` of `struct flip`: generation, ns, prev_ns.
+    fn word(&self, index: usize) -> &AtomicU64 {
+        // SAFETY: the page is mapped for as long as `self` lives, words 0…2 lie within it and are 8-aligned.
+        unsafe { &*self.page.cast::<AtomicU64>().add(index) }
+    }
+
+    /// Begins the next interval now, and returns the one that it closes.
+    ///
+    /// The times go before the number: a program that reads the new number reads the new times.
+    pub fn advance(&self) -> Closed {
+        let generation = self.word(0).load(Ordering::Acquire);
+        let start_ns = self.word(1).load(Ordering::Acquire);
+        let end_ns = monotonic_ns();
+        self.word(2).store(start_ns, Ordering::Release);
+        self.word(1).store(end_ns, Ordering::Release);
+        self.word(0).store(generation + 1, Ordering::Release);
+        Closed { generation, start_ns, end_ns }
+    }
+}
+
+impl Drop for FlipPage {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `new` with this length, and no reference into it outlives `self`.
+        let _ = unsafe { munmap(self.page, self.len) };
+    }
+}
+
+/// CLOCK_MONOTONIC, the clock of `bpf_ktime_get_ns`.
+pub fn monotonic_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// Waits until no program runs that could still use what was current before the call.
+///
+/// Updating a map-in-map ends with an RCU grace period, for exactly this reason (7 ms at the median).
+pub fn wait_for_programs(outer: &impl MapCore, inner: &impl MapCore) -> libbpf_rs::Result<()> {
+    let inner = inner.as_fd().as_raw_fd();
+    outer.update(&0u32.to_ne_bytes(), &inner.to_ne_bytes(), MapFlags::ANY)
+}
+
+/// Takes everything out of a hash map. Elements that cannot be read are left out and counted.
+pub fn drain<K: Wire, V: Wire>(map: &impl MapCore, mut each: impl FnMut(K, V)) -> libbpf_rs::Result<u64> {
+    let mut malformed = 0;
+    for (key, value) in map.lookup_and_delete_batch(1024, MapFlags::ANY, MapFlags::ANY)? {
+        match (wire::read(&key), wire::read(&value)) {
+            (Some(key), Some(value)) => each(key, value),
+            _ => malformed += 1,
+        }
+    }
+    Ok(malformed)
+}
+
+/// Sum over CPUs of each counter of a per-CPU array of u64.
+pub fn sum_percpu(map: &impl MapCore, entries: usize) -> Vec<u64> {
+    (0..entries as u32)
+        .map(|index| match map.lookup_percpu(&index.to_ne_bytes(), MapFlags::ANY) {
+            Ok(Some(values)) => values.iter().filter_map(|value| wire::read::<u64>(value)).sum(),
+            _ => 0,
+        })
+        .collect()
+}
+
+/// Memory that the kernel charges for a map, bytes, from its fdinfo.
+pub fn memory_of(map: &impl MapCore) -> u64 {
+    let path = format!("/proc/self/fdinfo/{}", map.as_fd().as_raw_fd());
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.lines()
+        .find_map(|line| line.strip_prefix("memlock:"))
+        .and_then(|value| value.trim().parse().ok())
+        .unwrap_or(0)
+}

@@ -1,0 +1,503 @@
+//! The live kernel as a source: owns the BPF objects, flips their interval once per tick and drains what it closed.
+//!
+//! One tick, on the collector's thread: advance `flip`; wait until no program can still write the closed interval; run
+//! the task iterator; drain the maps of that interval; turn hashes and addresses into names while the processes live.
+//! Rings are emptied a few times per tick, nothing is woken per event.
+
+mod cpus;
+mod disks;
+mod hists;
+mod life;
+mod maps;
+mod objects;
+mod rings;
+mod sampler;
+mod skel;
+mod stacks;
+mod syscalls;
+mod tasks;
+mod wire;
+
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use libbpf_rs::{Iter, MapCore};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use self::maps::{Closed, FlipPage};
+use self::objects::Objects;
+use self::rings::Ring;
+use self::stacks::{Stacks, Weights};
+use self::tasks::{Record, Spilled, Tasks};
+use super::modules::Resolver;
+use super::symbols::SymbolWorker;
+use super::{Request, Source, SourceError};
+use crate::tick::{
+    Batch, Cost, Event, Lens, Life, Loss, Names, ProcessFacts, ProcessKey, Session, StackWeight, State, Tick,
+};
+
+/// Frames of one part of a stack at most, as in `src/bpf/sberf.h`.
+const MAX_FRAMES: usize = 127;
+/// How often rings are emptied within a tick.
+const PUMP: Duration = Duration::from_millis(200);
+
+/// How to observe.
+#[derive(Clone, Debug)]
+pub struct LiveOptions {
+    /// Samples per second and CPU, 1…4999.
+    pub rate_hz: u32,
+    /// Length of a tick.
+    pub interval: Duration,
+    /// Only these processes; empty: all.
+    pub pids: Vec<u32>,
+    /// Take stacks of sberf itself, too.
+    pub include_self: bool,
+    /// Stacks of blocked threads that may be walked per second on each CPU; 0: none, only totals.
+    pub walks_per_s: u32,
+    /// Command line, for the header of captures.
+    pub command: String,
+    /// Bytes of the rings of frames and of ended threads, a power of two; `None`: the default. For tests of overflow.
+    pub ring_bytes: Option<u32>,
+    /// Stacks counted in one interval at most; `None`: the default.
+    pub stack_entries: Option<u32>,
+}
+
+impl Default for LiveOptions {
+    fn default() -> Self {
+        LiveOptions {
+            rate_hz: 99,
+            interval: Duration::from_secs(1),
+            pids: Vec::new(),
+            include_self: false,
+            walks_per_s: 1000,
+            command: String::new(),
+            ring_bytes: None,
+            stack_entries: None,
+        }
+    }
+}
+
+/// A live kernel. Dropping it detaches everything.
+pub struct Live {
+    options: LiveOptions,
+    session: Session,
+    objects: Objects,
+    rings: Rings,
+    flip: FlipPage,
+    sampling: Option<sampler::Events>,
+    disks: Option<disks::Disks>,
+    tasks: Tasks,
+    cpus: cpus::Cpus,
+    stacks: Stacks,
+    resolver: Resolver,
+    facts: FxHashMap<ProcessKey, ProcessFacts>,
+    changed: FxHashSet<ProcessKey>,
+    facts_book: Book,
+    host: Host,
+    map_bytes: u64,
+    next_tick: Instant,
+    /// Last accounts of threads that ended after the flip: they belong to the next tick.
+    early_dead: Vec<Record>,
+    lost: Vec<u64>,
+    iterator_bytes: Vec<u8>,
+    names: Names,
+}
+
+/// The rings that `sched` and `life` write.
+struct Rings {
+    frames: Ring,
+    dead: Ring,
+    life: Option<Ring>,
+}
+
+impl Rings {
+    fn pump(&self) {
+        self.frames.pump();
+        self.dead.pump();
+        if let Some(life) = &self.life {
+            life.pump();
+        }
+    }
+}
+
+fn failed(what: &str) -> impl Fn(libbpf_rs::Error) -> SourceError {
+    move |error| SourceError(format!("{what} failed: {error}"))
+}
+
+impl Live {
+    /// Loads and attaches everything this kernel takes, and begins the first interval.
+    pub fn start(options: LiveOptions) -> Result<Self, SourceError> {
+        let machine = Machine::read();
+        let objects = Objects::load(&options, &machine.nodes)?;
+        let maps = &objects.sched.maps;
+        let rings = Rings {
+            frames: Ring::new(&maps.frames).map_err(failed("opening the ring of frames"))?,
+            dead: Ring::new(&maps.dead).map_err(failed("opening the ring of ended threads"))?,
+            life: match &objects.life {
+                Some(life) => Some(Ring::new(&life.maps.life).map_err(failed("opening the ring of process events"))?),
+                None => None,
+            },
+        };
+        let disks = match &objects.block {
+            Some(block) => Some(disks::Disks::new(block).map_err(failed("opening the ring of slow requests"))?),
+            None => None,
+        };
+        let flip = FlipPage::new(&maps.flip)
+            .map_err(|error| SourceError(format!("mapping the page of the interval failed: {error}")))?;
+        let symbols = SymbolWorker::start()
+            .map_err(|error| SourceError(format!("starting the symbol worker failed: {error}")))?;
+        let mut live = Live {
+            session: Session::default(),
+            next_tick: Instant::now() + options.interval,
+            rings,
+            flip,
+            disks,
+            sampling: None,
+            tasks: Tasks::default(),
+            cpus: cpus::Cpus::default(),
+            stacks: Stacks::default(),
+            resolver: Resolver::new(symbols),
+            facts: FxHashMap::default(),
+            changed: FxHashSet::default(),
+            facts_book: Book,
+            host: Host,
+            map_bytes: 0,
+            early_dead: Vec::new(),
+            lost: Vec::new(),
+            iterator_bytes: Vec::new(),
+            names: Names::default(),
+            objects,
+            options,
+        };
+        live.flip.advance();
+        live.sample(&machine.cpus);
+        live.session = live.describe(machine);
+        // The first pass adopts the threads that are there; what it tells is of an interval before ours.
+        live.iterate().map_err(|error| SourceError(format!("running the task iterator failed: {error}")))?;
+        Ok(live)
+    }
+
+    fn sample(&mut self, cpus: &[u32]) {
+        let Some(oncpu) = &mut self.objects.oncpu else { return };
+        match sampler::Events::start(&oncpu.progs.sample, cpus, self.options.rate_hz) {
+            Ok(events) => self.sampling = Some(events),
+            Err(why) => {
+                self.objects.lenses.retain(|lens| lens.name != "oncpu");
+                self.objects.lenses.push(objects::off("oncpu", why));
+            }
+        }
+    }
+}
+
+impl Source for Live {
+    fn session(&self) -> Session {
+        self.session.clone()
+    }
+
+    fn next(&mut self, requests: &Receiver<Request>) -> Result<Option<Batch>, SourceError> {
+        loop {
+            let now = Instant::now();
+            if now >= self.next_tick {
+                return self.tick().map(|tick| Some(Batch::Tick(Box::new(tick))));
+            }
+            match requests.recv_timeout((self.next_tick - now).min(PUMP)) {
+                Ok(request) => self.obey(request),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Ok(None),
+            }
+            self.pump();
+            self.resolver.found(&mut self.names);
+            if !self.names.symbols.is_empty() {
+                return Ok(Some(Batch::Names(Box::new(std::mem::take(&mut self.names)))));
+            }
+        }
+    }
+}
+
+impl Live {
+    fn obey(&mut self, request: Request) {
+        match request {
+            Request::Interval(interval) => {
+                self.options.interval = interval;
+                self.next_tick = self.next_tick.min(Instant::now() + interval);
+            }
+            Request::Visible(processes) => self.facts_book.visible(processes),
+            Request::Focus(process) => self.facts_book.focus(process),
+            // A live kernel does not wait.
+            Request::Hold(_) => {}
+        }
+    }
+
+    fn pump(&mut self) {
+        self.rings.pump();
+        if let Some(disks) = &self.disks {
+            disks.pump();
+        }
+    }
+
+    /// The next boundary, on the grid that the first one began. Boundaries that have passed are skipped and counted.
+    fn schedule(&mut self) -> u64 {
+        let now = Instant::now();
+        self.next_tick += self.options.interval;
+        let mut skipped = 0;
+        while self.next_tick <= now {
+            self.next_tick += self.options.interval;
+            skipped += 1;
+        }
+        skipped
+    }
+
+    fn tick(&mut self) -> Result<Tick, SourceError> {
+        let started = Instant::now();
+        let closed = self.flip.advance();
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
+        let maps = &self.objects.sched.maps;
+        maps::wait_for_programs(&maps.stacks, &maps.stacks_even).map_err(failed("flipping the interval"))?;
+        let late_ticks = self.schedule();
+
+        let mut tick = Tick::default();
+        tick.span.start_ns = closed.start_ns;
+        tick.span.end_ns = closed.end_ns;
+        tick.span.wall_ns = wall.saturating_sub(tick.span.len_ns());
+        tick.names = std::mem::take(&mut self.names);
+        let mut losses = Losses::default();
+        losses.add(Loss::LateTick, late_ticks);
+
+        let (events, malformed) = self.rings.life.as_ref().map_or((Vec::new(), 0), |ring| life::events(&ring.take()));
+        losses.add(Loss::Malformed, malformed);
+        self.take_threads(closed, &mut tick, &mut losses)?;
+        self.take_facts(&events, &mut tick);
+        self.take_disks(closed, &mut tick, &mut losses)?;
+        self.take_machine(closed, &mut tick);
+        self.bury(&events);
+        tick.events = events;
+        tick.events.retain(|event| self.wants(event.process.tgid));
+        self.resolver.found(&mut tick.names);
+        self.take_losses(&mut losses);
+        tick.losses = losses.0.into_iter().filter(|&(_, count)| count > 0).collect();
+        tick.losses.sort_by_key(|&(loss, _)| loss as u8);
+        tick.cost = self.cost(started);
+        Ok(tick)
+    }
+
+    fn wants(&self, tgid: u32) -> bool {
+        self.options.pids.is_empty() || self.options.pids.contains(&tgid)
+    }
+
+    fn iterate(&mut self) -> std::io::Result<()> {
+        self.iterator_bytes.clear();
+        let mut iterator = Iter::new(&self.objects.tasks).map_err(std::io::Error::other)?;
+        iterator.read_to_end(&mut self.iterator_bytes)?;
+        Ok(())
+    }
+
+    /// Threads, and the stacks they were seen at.
+    fn take_threads(&mut self, closed: Closed, tick: &mut Tick, losses: &mut Losses) -> Result<(), SourceError> {
+        self.iterate().map_err(|error| SourceError(format!("running the task iterator failed: {error}")))?;
+        let dead = self.take_dead(closed, losses);
+        let even = closed.generation & 1 == 0;
+        let maps = &self.objects.sched.maps;
+        let mut spilled = Spilled::default();
+        let spill = |key: skel::sched::types::hist_key, count: u64| {
+            let kinds: &mut [Vec<(u16, u64)>; 3] = spilled.entry((key.tid, key.start_ns)).or_default();
+            if let Some(kind) = kinds.get_mut(usize::from(key.kind)) {
+                kind.push((key.bucket, count));
+            }
+        };
+        let odd_ones = if even { maps::drain(&maps.hists_even, spill) } else { maps::drain(&maps.hists_odd, spill) };
+        losses.add(Loss::Malformed, odd_ones.map_err(failed("draining the histograms"))?);
+
+        let mut weights = Weights::default();
+        let drained = if even {
+            maps::drain(&maps.stacks_even, |key, val| weights.counted(key, val))
+        } else {
+            maps::drain(&maps.stacks_odd, |key, val| weights.counted(key, val))
+        };
+        losses.add(Loss::Malformed, drained.map_err(failed("draining the stacks"))?);
+        let drained = maps::drain(&maps.unrecorded, |key, val| weights.counted(key, val));
+        losses.add(Loss::Malformed, drained.map_err(failed("draining what was not recorded"))?);
+
+        let frames = self.rings.frames.take();
+        losses.add(Loss::Malformed, self.stacks.learn(&frames, &mut self.resolver, &mut tick.names));
+
+        let pids = std::mem::take(&mut self.options.pids);
+        let wanted = |tgid: u32| pids.is_empty() || pids.contains(&tgid);
+        let harvest = self.tasks.harvest(
+            closed,
+            dead,
+            &self.iterator_bytes,
+            &self.session.nodes,
+            &spilled,
+            &mut weights,
+            wanted,
+        );
+        self.options.pids = pids;
+        losses.add(Loss::Malformed, harvest.malformed);
+        tick.threads = harvest.threads;
+        tick.stacks = self.stacks.resolve(weights, &mut self.resolver, &mut tick.names);
+        tick.stacks.retain(|weight| self.options.pids.is_empty() || self.options.pids.contains(&weight.process.tgid));
+        self.note_untaken(&harvest.not_taken, tick);
+        for leader in harvest.leaders {
+            let facts = self.facts.entry(leader.key).or_insert_with(|| ProcessFacts { key: leader.key, ..Default::default() });
+            let fresh = facts.comm.is_empty();
+            if leader.update(facts) || fresh {
+                self.changed.insert(leader.key);
+            }
+        }
+        Ok(())
+    }
+
+    /// Last accounts that belong to the closed interval; those of threads that ended since wait for the next tick.
+    fn take_dead(&mut self, closed: Closed, losses: &mut Losses) -> Vec<Record> {
+        let bytes = self.rings.dead.take();
+        let mut rest = bytes.as_slice();
+        let mut dead = std::mem::take(&mut self.early_dead);
+        while !rest.is_empty() {
+            let Some(record) = tasks::take(&mut rest) else {
+                losses.add(Loss::Malformed, 1);
+                break;
+            };
+            match record.task.r#gen > closed.generation {
+                true => self.early_dead.push(record),
+                false => dead.push(record),
+            }
+        }
+        dead
+    }
+
+    /// Waits whose stack was not taken, as a node of their true weight: what the states have beyond the stacks.
+    fn note_untaken(&mut self, not_taken: &FxHashMap<ProcessKey, u64>, tick: &mut Tick) {
+        if not_taken.is_empty() {
+            return;
+        }
+        let mut left: FxHashMap<(ProcessKey, State), u64> = FxHashMap::default();
+        for thread in tick.threads.iter().filter(|thread| not_taken.contains_key(&thread.process)) {
+            for state in State::ALL.into_iter().filter(|state| state.is_blocked()) {
+                *left.entry((thread.process, state)).or_default() += thread.ns[state];
+            }
+        }
+        for weight in &tick.stacks {
+            if let Lens::Blocked(state) = weight.lens
+                && let Some(ns) = left.get_mut(&(weight.process, state))
+            {
+                *ns = ns.saturating_sub(weight.weight);
+            }
+        }
+        let stack = self.resolver.note("[stack not taken]", &mut tick.names);
+        let mut counts = not_taken.clone();
+        let mut left: Vec<_> = left.into_iter().filter(|&(_, ns)| ns > 0).collect();
+        // How many waits had which reason is not known beyond the sum: it goes to the largest.
+        left.sort_by_key(|&(_, ns)| std::cmp::Reverse(ns));
+        for ((process, state), ns) in left {
+            let count = counts.remove(&process).unwrap_or(0);
+            tick.stacks.push(StackWeight { process, lens: Lens::Blocked(state), stack, weight: ns, count });
+        }
+        for (process, count) in counts {
+            tick.stacks.push(StackWeight { process, lens: Lens::Blocked(State::Other), stack, weight: 0, count });
+        }
+    }
+
+    fn take_disks(&mut self, closed: Closed, tick: &mut Tick, losses: &mut Losses) -> Result<(), SourceError> {
+        let (Some(disks), Some(block)) = (&mut self.disks, &self.objects.block) else { return Ok(()) };
+        let host = &mut self.host;
+        let harvest = disks
+            .harvest(block, closed.generation, |dev| host.disk_name(dev))
+            .map_err(failed("draining the disks"))?;
+        losses.add(Loss::Malformed, harvest.malformed);
+        tick.disks = harvest.disks;
+        tick.io = harvest.io;
+        tick.slow_requests = harvest.slow;
+        Ok(())
+    }
+
+    fn take_machine(&mut self, closed: Closed, tick: &mut Tick) {
+        let maps = &self.objects.sched.maps;
+        tick.cpus = self.session.cpus.iter().map(|&id| crate::tick::CpuTick { id, ..Default::default() }).collect();
+        self.cpus.fill(&maps.cpus, closed.generation, &mut tick.cpus);
+        if let Some(oncpu) = &self.objects.oncpu {
+            self.cpus.fill_samples(&oncpu.maps.sampled, &mut tick.cpus);
+        }
+    }
+
+    /// Facts that changed, of those processes that are looked for.
+    fn take_facts(&mut self, events: &[Event], tick: &mut Tick) {
+        for event in events {
+            if event.what == Life::Exec {
+                self.resolver.exec(event.process);
+            }
+        }
+        let changed = std::mem::take(&mut self.changed);
+        tick.processes.extend(changed.iter().filter_map(|key| self.facts.get(key)).cloned());
+    }
+
+    /// Lets go of processes that ended.
+    fn bury(&mut self, events: &[Event]) {
+        for event in events {
+            if let Life::Exit { .. } = event.what {
+                self.resolver.forget(event.process);
+                self.facts.remove(&event.process);
+            }
+        }
+    }
+
+    /// Counts of the kernel side since the last tick.
+    fn take_losses(&mut self, losses: &mut Losses) {
+        let counts = maps::sum_percpu(&self.objects.sched.maps.losses, KERNEL_LOSSES.len());
+        for (index, (&loss, &count)) in KERNEL_LOSSES.iter().zip(&counts).enumerate() {
+            let before = self.lost.get(index).copied().unwrap_or(0);
+            losses.add(loss, count.saturating_sub(before));
+        }
+        self.lost = counts;
+    }
+
+    fn cost(&mut self, started: Instant) -> Cost {
+        Cost { late_ns: started.elapsed().as_nanos() as u64, map_bytes: self.map_bytes, ..Cost::default() }
+    }
+
+    fn describe(&self, machine: Machine) -> Session {
+        Session {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            command: self.options.command.clone(),
+            cpus: machine.cpus,
+            nodes: machine.nodes,
+            sampler: self.sampling.as_ref().map_or_else(Default::default, |events| events.kind().clone()),
+            interval_ns: self.options.interval.as_nanos() as u64,
+            lenses: self.objects.lenses.clone(),
+            page_bytes: rustix::param::page_size() as u64,
+            ..Session::default()
+        }
+    }
+}
+
+/// Causes in the order of `enum loss` in `src/bpf/sberf.h`.
+const KERNEL_LOSSES: [Loss; 10] = [
+    Loss::StackMapFull,
+    Loss::FrameRingFull,
+    Loss::HistMapFull,
+    Loss::LifeRingFull,
+    Loss::DeadRingFull,
+    Loss::RequestMapFull,
+    Loss::SlowRingFull,
+    Loss::Torn,
+    Loss::Underflow,
+    Loss::NoStorage,
+];
+
+/// Losses of one tick.
+#[derive(Default)]
+struct Losses(FxHashMap<Loss, u64>);
+
+impl Losses {
+    fn add(&mut self, loss: Loss, count: u64) {
+        *self.0.entry(loss).or_default() += count;
+    }
+}
+
+struct Machine { cpus: Vec<u32>, nodes: Vec<(u32, Vec<u32>)> }
+impl Machine { fn read() -> Self { let n = std::thread::available_parallelism().map_or(1, |n| n.get() as u32); Machine { cpus: (0..n).collect(), nodes: vec![(0, (0..n).collect())] } } }
+struct Host;
+impl Host { fn disk_name(&mut self, dev: u32) -> String { format!("{}:{}", dev >> 20, dev & 0xfffff) } }
+struct Book;
+impl Book { fn visible(&mut self, _: Vec<ProcessKey>) {} fn focus(&mut self, _: Option<ProcessKey>) {} }

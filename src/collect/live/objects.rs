@@ -1,0 +1,249 @@
+//! Opens, loads and attaches the BPF objects. `sched` comes first and is required; the others share its maps and are
+//! optional: each is tried by loading it, and what fails is told as a [`LensStatus`].
+
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
+use std::sync::{Mutex, Once, PoisonError};
+
+use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use libbpf_rs::{Link, MapCore, OpenObject};
+
+use super::LiveOptions;
+use super::skel::{block, life, numa, oncpu, sched};
+use crate::collect::SourceError;
+use crate::tick::LensStatus;
+
+/// All objects that could be loaded, with their links: dropping it detaches everything.
+pub struct Objects {
+    pub sched: sched::SchedSkel<'static>,
+    pub oncpu: Option<oncpu::OncpuSkel<'static>>,
+    pub life: Option<life::LifeSkel<'static>>,
+    pub block: Option<block::BlockSkel<'static>>,
+    pub numa: Option<numa::NumaSkel<'static>>,
+    /// The task iterator; run once per tick.
+    pub tasks: Link,
+    /// What is on and off.
+    pub lenses: Vec<LensStatus>,
+    _links: Vec<Link>,
+}
+
+/// A skeleton borrows the place of its object for as long as it lives; ours live as long as the collector does. The
+/// few hundred bytes of each place stay allocated when a collector is dropped.
+fn place() -> &'static mut MaybeUninit<OpenObject> {
+    Box::leak(Box::new(MaybeUninit::uninit()))
+}
+
+/// What libbpf warned of: the verifier's words when a load fails. The end of it is what tells.
+static WARNINGS: Mutex<String> = Mutex::new(String::new());
+
+/// From now on libbpf's warnings are kept instead of printed over the screen.
+fn keep_warnings() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        libbpf_rs::set_print(Some((libbpf_rs::PrintLevel::Warn, |_, text| {
+            let mut warnings = WARNINGS.lock().unwrap_or_else(PoisonError::into_inner);
+            if warnings.len() > 16 << 10 {
+                warnings.clear();
+            }
+            warnings.push_str(&text);
+        })));
+    });
+}
+
+/// The last thing libbpf said that is not noise.
+fn last_warning() -> String {
+    std::mem::take(&mut *WARNINGS.lock().unwrap_or_else(PoisonError::into_inner))
+        .lines()
+        .rev()
+        .find(|line| line.contains("libbpf:") && !line.contains("BPF token"))
+        .map(|line| line.trim().trim_start_matches("libbpf: ").to_owned())
+        .unwrap_or_default()
+}
+
+fn refused(what: &str, error: &libbpf_rs::Error) -> String {
+    let remedy = match error.kind() {
+        libbpf_rs::ErrorKind::PermissionDenied => {
+            "it needs root, or CAP_BPF and CAP_PERFMON (and no lockdown of the kernel)"
+        }
+        libbpf_rs::ErrorKind::NotFound => "this kernel does not have the trace points or types it needs",
+        _ => "the kernel refused it",
+    };
+    let said = last_warning();
+    let said = if said.is_empty() { error.to_string() } else { format!("{error}; {said}") };
+    format!("loading the BPF programs of {what} failed: {said}. {remedy}")
+}
+
+impl Objects {
+    /// Loads and attaches what this kernel takes.
+    pub fn load(options: &LiveOptions, nodes: &[(u32, Vec<u32>)]) -> Result<Self, SourceError> {
+        keep_warnings();
+        let (sched, tasks, mut links) = load_sched(options, nodes.len()).map_err(SourceError)?;
+        let mut lenses = vec![on("sched"), on("tasks")];
+        lenses.push(match options.walks_per_s {
+            0 => off("stacks", "switched off".to_owned()),
+            _ => on("stacks"),
+        });
+        let oncpu = keep(&mut lenses, "oncpu", load_oncpu(options, &sched));
+        let life = keep(&mut lenses, "life", load_life(&sched, &mut links));
+        let block = keep(&mut lenses, "block", load_block(&sched, &mut links));
+        let numa = match nodes.len() {
+            0 | 1 => {
+                lenses.push(off("numa", "one node: there is nothing to move between".to_owned()));
+                None
+            }
+            _ => keep(&mut lenses, "numa", load_numa(&sched, nodes, &mut links)),
+        };
+        Ok(Objects { sched, oncpu, life, block, numa, tasks, lenses, _links: links })
+    }
+}
+
+/// A lens that works.
+pub fn on(name: &str) -> LensStatus {
+    LensStatus { name: name.to_owned(), off: None }
+}
+
+/// A lens that does not, and why.
+pub fn off(name: &str, why: String) -> LensStatus {
+    LensStatus { name: name.to_owned(), off: Some(why) }
+}
+
+fn keep<T>(lenses: &mut Vec<LensStatus>, name: &str, loaded: Result<T, String>) -> Option<T> {
+    match loaded {
+        Ok(object) => {
+            lenses.push(on(name));
+            Some(object)
+        }
+        Err(why) => {
+            lenses.push(off(name, why));
+            None
+        }
+    }
+}
+
+type Sched = sched::SchedSkel<'static>;
+
+fn load_sched(options: &LiveOptions, nodes: usize) -> Result<(Sched, Link, Vec<Link>), String> {
+    let what = "the scheduler";
+    let fail = |error: libbpf_rs::Error| refused(what, &error);
+    let mut open = sched::SchedSkelBuilder::default().open(place()).map_err(fail)?;
+    let rodata = open.maps.rodata_data.as_deref_mut().ok_or("the object for the scheduler has no settings")?;
+    rodata.self_tgid = if options.include_self { 0 } else { std::process::id() };
+    rodata.nodes = nodes as u32;
+    rodata.totals_only = options.walks_per_s == 0;
+    rodata.only_some = !options.pids.is_empty();
+    rodata.syscall_class = super::syscalls::table();
+    let (period_ns, walks) = budget(options.walks_per_s);
+    rodata.period_ns = period_ns;
+    rodata.walks_per_period = walks;
+    if let Some(bytes) = options.ring_bytes {
+        open.maps.dead.set_max_entries(bytes).map_err(fail)?;
+        open.maps.frames.set_max_entries(bytes).map_err(fail)?;
+    }
+    if let Some(entries) = options.stack_entries {
+        open.maps.stacks_even.set_max_entries(entries).map_err(fail)?;
+        open.maps.stacks_odd.set_max_entries(entries).map_err(fail)?;
+    }
+    let skel = open.load().map_err(fail)?;
+    choose(&skel.maps.chosen, &options.pids)?;
+    let progs = &skel.progs;
+    // Switches first: what the iterator adopts must not miss the events that follow.
+    let links = vec![
+        progs.sched_switch.attach().map_err(fail)?,
+        progs.sched_wakeup.attach().map_err(fail)?,
+        progs.sched_wakeup_new.attach().map_err(fail)?,
+    ];
+    let tasks = progs.tasks.attach().map_err(fail)?;
+    Ok((skel, tasks, links))
+}
+
+/// (period, walks in it): short periods spread the walks, so that a burst does not take them all.
+fn budget(walks_per_s: u32) -> (u64, u32) {
+    match walks_per_s {
+        0 => (1_000_000_000, 0),
+        1..100 => (1_000_000_000, walks_per_s),
+        _ => (10_000_000, walks_per_s.div_ceil(100)),
+    }
+}
+
+fn choose(map: &impl MapCore, pids: &[u32]) -> Result<(), String> {
+    for pid in pids {
+        map.update(&pid.to_ne_bytes(), &[1], libbpf_rs::MapFlags::ANY)
+            .map_err(|error| format!("watching process {pid} failed: {error}; at most 1024 can be watched by -p"))?;
+    }
+    Ok(())
+}
+
+fn load_oncpu(options: &LiveOptions, sched: &Sched) -> Result<oncpu::OncpuSkel<'static>, String> {
+    let fail = |error: libbpf_rs::Error| refused("CPU sampling", &error);
+    let mut open = oncpu::OncpuSkelBuilder::default().open(place()).map_err(fail)?;
+    let rodata = open.maps.rodata_data.as_deref_mut().ok_or("the object for CPU sampling has no settings")?;
+    rodata.self_tgid = if options.include_self { 0 } else { std::process::id() };
+    rodata.only_some = !options.pids.is_empty();
+    open.maps.flip.reuse_fd(sched.maps.flip.as_fd()).map_err(fail)?;
+    open.maps.losses.reuse_fd(sched.maps.losses.as_fd()).map_err(fail)?;
+    open.maps.stacks.reuse_fd(sched.maps.stacks.as_fd()).map_err(fail)?;
+    open.maps.stacks_even.reuse_fd(sched.maps.stacks_even.as_fd()).map_err(fail)?;
+    open.maps.stacks_odd.reuse_fd(sched.maps.stacks_odd.as_fd()).map_err(fail)?;
+    open.maps.unrecorded.reuse_fd(sched.maps.unrecorded.as_fd()).map_err(fail)?;
+    open.maps.seen.reuse_fd(sched.maps.seen.as_fd()).map_err(fail)?;
+    open.maps.frames.reuse_fd(sched.maps.frames.as_fd()).map_err(fail)?;
+    open.maps.chosen.reuse_fd(sched.maps.chosen.as_fd()).map_err(fail)?;
+    open.load().map_err(fail)
+}
+
+fn load_life(sched: &Sched, links: &mut Vec<Link>) -> Result<life::LifeSkel<'static>, String> {
+    let fail = |error: libbpf_rs::Error| refused("process events", &error);
+    let mut open = life::LifeSkelBuilder::default().open(place()).map_err(fail)?;
+    open.maps.flip.reuse_fd(sched.maps.flip.as_fd()).map_err(fail)?;
+    open.maps.losses.reuse_fd(sched.maps.losses.as_fd()).map_err(fail)?;
+    let skel = open.load().map_err(fail)?;
+    links.push(skel.progs.on_fork.attach().map_err(fail)?);
+    links.push(skel.progs.on_exec.attach().map_err(fail)?);
+    links.push(skel.progs.on_exit.attach().map_err(fail)?);
+    Ok(skel)
+}
+
+fn load_block(sched: &Sched, links: &mut Vec<Link>) -> Result<block::BlockSkel<'static>, String> {
+    // `block_io_start` came with 6.5; without it the submitter is who inserts or issues the request.
+    open_block(sched, links, true).or_else(|_| open_block(sched, links, false))
+}
+
+fn open_block(sched: &Sched, links: &mut Vec<Link>, io_start: bool) -> Result<block::BlockSkel<'static>, String> {
+    let fail = |error: libbpf_rs::Error| refused("block I/O", &error);
+    let mut open = block::BlockSkelBuilder::default().open(place()).map_err(fail)?;
+    open.progs.io_start.set_autoload(io_start);
+    open.maps.flip.reuse_fd(sched.maps.flip.as_fd()).map_err(fail)?;
+    open.maps.losses.reuse_fd(sched.maps.losses.as_fd()).map_err(fail)?;
+    let skel = open.load().map_err(fail)?;
+    skel.maps
+        .slow_ns
+        .update(&0u32.to_ne_bytes(), &super::disks::SLOW_FIRST_NS.to_ne_bytes(), libbpf_rs::MapFlags::ANY)
+        .map_err(fail)?;
+    // Completions first: a request must not stay in flight for ever because its end was not seen.
+    links.push(skel.progs.rq_complete.attach().map_err(fail)?);
+    links.push(skel.progs.rq_issue.attach().map_err(fail)?);
+    links.push(skel.progs.rq_insert.attach().map_err(fail)?);
+    if io_start {
+        links.push(skel.progs.io_start.attach().map_err(fail)?);
+    }
+    Ok(skel)
+}
+
+fn load_numa(sched: &Sched, nodes: &[(u32, Vec<u32>)], links: &mut Vec<Link>) -> Result<numa::NumaSkel<'static>, String> {
+    let fail = |error: libbpf_rs::Error| refused("NUMA balancing", &error);
+    let mut open = numa::NumaSkelBuilder::default().open(place()).map_err(fail)?;
+    let rodata = open.maps.rodata_data.as_deref_mut().ok_or("the object for NUMA has no settings")?;
+    for (index, (_, cpus)) in nodes.iter().enumerate() {
+        for &cpu in cpus {
+            if let Some(node) = rodata.node_of_cpu.get_mut(cpu as usize) {
+                *node = index as u8;
+            }
+        }
+    }
+    open.maps.flip.reuse_fd(sched.maps.flip.as_fd()).map_err(fail)?;
+    open.maps.losses.reuse_fd(sched.maps.losses.as_fd()).map_err(fail)?;
+    let skel = open.load().map_err(fail)?;
+    links.push(skel.progs.move_numa.attach().map_err(fail)?);
+    links.push(skel.progs.swap_numa.attach().map_err(fail)?);
+    Ok(skel)
+}

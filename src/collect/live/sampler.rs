@@ -1,0 +1,87 @@
+//! The perf events that drive `oncpu`: one per CPU, hardware cycles where they exist, the cpu-clock timer otherwise.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+
+use libbpf_rs::{Link, Program};
+use perf_event_open_sys as perf;
+
+use crate::tick::Sampler;
+
+/// Sampling on every CPU that is online.
+pub struct Events {
+    kind: Sampler,
+    links: BTreeMap<u32, Link>,
+}
+
+impl Events {
+    /// Starts sampling `rate_hz` times per second on each of `cpus`.
+    pub fn start(program: &Program<'_>, cpus: &[u32], rate_hz: u32) -> Result<Self, String> {
+        let first = cpus.first().copied().unwrap_or(0);
+        let kind = match open(&Sampler::Cycles(rate_hz), first) {
+            Ok(_) => Sampler::Cycles(rate_hz),
+            Err(_) => Sampler::CpuClock(rate_hz),
+        };
+        let mut events = Events { kind, links: BTreeMap::new() };
+        events.follow(program, cpus)?;
+        Ok(events)
+    }
+
+    /// What samples are taken by.
+    pub fn kind(&self) -> &Sampler {
+        &self.kind
+    }
+
+    /// Samples on these CPUs from now on: CPUs go and come.
+    pub fn follow(&mut self, program: &Program<'_>, cpus: &[u32]) -> Result<(), String> {
+        self.links.retain(|cpu, _| cpus.contains(cpu));
+        for &cpu in cpus {
+            if self.links.contains_key(&cpu) {
+                continue;
+            }
+            let event = match open(&self.kind, cpu) {
+                Ok(event) => event,
+                // Gone offline since the list was read.
+                Err(error) if error.raw_os_error() == Some(libc::ENODEV) => continue,
+                Err(error) => {
+                    return Err(format!(
+                        "opening a perf event on CPU {cpu} failed: {error}; it needs root or CAP_PERFMON, or kernel.perf_event_paranoid below 1"
+                    ));
+                }
+            };
+            // The link owns the descriptor from here on, also when attaching fails.
+            let link = program
+                .attach_perf_event(event.into_raw_fd())
+                .map_err(|error| format!("attaching to the perf event of CPU {cpu} failed: {error}"))?;
+            self.links.insert(cpu, link);
+        }
+        Ok(())
+    }
+}
+
+fn open(kind: &Sampler, cpu: u32) -> io::Result<OwnedFd> {
+    let (event_type, config, rate_hz) = match *kind {
+        Sampler::Cycles(hz) => (perf::bindings::PERF_TYPE_HARDWARE, perf::bindings::PERF_COUNT_HW_CPU_CYCLES, hz),
+        Sampler::CpuClock(hz) => (perf::bindings::PERF_TYPE_SOFTWARE, perf::bindings::PERF_COUNT_SW_CPU_CLOCK, hz),
+        Sampler::Off => return Err(io::Error::from(io::ErrorKind::Unsupported)),
+    };
+    let mut attr = perf::bindings::perf_event_attr {
+        type_: event_type,
+        size: size_of::<perf::bindings::perf_event_attr>() as u32,
+        config: u64::from(config),
+        ..Default::default()
+    };
+    attr.__bindgen_anon_1.sample_freq = u64::from(rate_hz);
+    attr.set_freq(1);
+    attr.set_exclude_idle(1);
+    // SAFETY: `attr` is a valid attribute structure of the size it states and outlives the call.
+    let fd = unsafe {
+        perf::perf_event_open(&mut attr, -1, cpu as i32, -1, perf::bindings::PERF_FLAG_FD_CLOEXEC.into())
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just gave us this descriptor, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}

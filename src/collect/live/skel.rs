@@ -1,0 +1,24 @@
+//! The generated skeletons, one module per object. Layouts of what crosses from the kernel come from here only.
+
+#![allow(missing_docs, unused_qualifications, clippy::all)]
+
+/// `src/bpf/sched.bpf.c`.
+pub mod sched {
+    include!(concat!(env!("OUT_DIR"), "/sched.skel.rs"));
+}
+/// `src/bpf/oncpu.bpf.c`.
+pub mod oncpu {
+    include!(concat!(env!("OUT_DIR"), "/oncpu.skel.rs"));
+}
+/// `src/bpf/life.bpf.c`.
+pub mod life {
+    include!(concat!(env!("OUT_DIR"), "/life.skel.rs"));
+}
+/// `src/bpf/block.bpf.c`.
+pub mod block {
+    include!(concat!(env!("OUT_DIR"), "/block.skel.rs"));
+}
+/// `src/bpf/numa.bpf.c`.
+pub mod numa {
+    include!(concat!(env!("OUT_DIR"), "/numa.skel.rs"));
+}

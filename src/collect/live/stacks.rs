@@ -1,0 +1,103 @@
+//! Weights of stacks, and the frames behind the hashes that name them.
+
+use rustc_hash::FxHashMap;
+
+use super::skel::sched::types::{stack_key, stack_val};
+use super::wire;
+use crate::tick::{Lens, Names, ProcessKey, StackId, StackWeight, State};
+use crate::collect::modules::Resolver;
+
+/// As in `src/bpf/sberf.h`.
+const HASH_NOT_TAKEN: u64 = 0;
+const HASH_UNRECORDED: u64 = 1;
+
+/// Weights of one interval, by process, lens and hash.
+#[derive(Default)]
+pub struct Weights(FxHashMap<(ProcessKey, u32, u64), (u64, u64)>);
+
+impl Weights {
+    /// Adds what a map of the kernel side counted.
+    pub fn counted(&mut self, key: stack_key, val: stack_val) {
+        let process = ProcessKey { tgid: key.tgid, start_ns: key.start_ns };
+        self.add(process, key.lens, key.hash, val.weight, val.count);
+    }
+
+    /// Adds time blocked at a place with a known stack; places without one are accounted for by the thread's states.
+    pub fn blocked(&mut self, process: ProcessKey, reason: u64, hash: u64, ns: u64, count: u64) {
+        if hash != HASH_NOT_TAKEN && (ns > 0 || count > 0) {
+            self.add(process, reason as u32, hash, ns, count);
+        }
+    }
+
+    fn add(&mut self, process: ProcessKey, lens: u32, hash: u64, weight: u64, count: u64) {
+        let sum = self.0.entry((process, lens, hash)).or_default();
+        sum.0 = sum.0.saturating_add(weight);
+        sum.1 = sum.1.saturating_add(count);
+    }
+}
+
+/// The stacks that were seen, by the kernel side's hash.
+#[derive(Default)]
+pub struct Stacks {
+    known: FxHashMap<u64, StackId>,
+}
+
+impl Stacks {
+    /// Interns the frames that came through the ring; returns how many records could not be understood.
+    pub fn learn(&mut self, mut bytes: &[u8], resolver: &mut Resolver, names: &mut Names) -> u64 {
+        while !bytes.is_empty() {
+            let Some(used) = self.learn_one(bytes, resolver, names) else { return 1 };
+            bytes = &bytes[used..];
+        }
+        0
+    }
+
+    /// Interns the record at the front; its length, `None` if it is torn.
+    fn learn_one(&mut self, bytes: &[u8], resolver: &mut Resolver, names: &mut Names) -> Option<usize> {
+        let word = |at: usize| wire::read::<u64>(bytes.get(at..)?);
+        let (hash, start_ns, third, fourth) = (word(0)?, word(8)?, word(16)?, word(24)?);
+        let process = ProcessKey { tgid: third as u32, start_ns };
+        let user = (third >> 32) as u32 as i32;
+        let kernel = fourth as u32 as i32;
+        let (users, kernels) = (user.max(0) as usize, kernel.max(0) as usize);
+        let len = Self::header() + 8 * (users + kernels);
+        let ips: Vec<u64> = bytes.get(Self::header()..len)?.chunks_exact(8).filter_map(wire::read::<u64>).collect();
+        let (user_ips, kernel_ips) = ips.split_at(users);
+        let stack = resolver.stack(process, user_ips, kernel_ips, user.min(0), users >= super::MAX_FRAMES, names);
+        self.known.insert(hash, stack);
+        Some(len)
+    }
+
+    const fn header() -> usize {
+        std::mem::offset_of!(super::skel::sched::types::frames_rec, ips)
+    }
+
+    /// Weights by hash to weights by stack. Hashes whose frames were lost on the way say so.
+    pub fn resolve(&self, weights: Weights, resolver: &mut Resolver, names: &mut Names) -> Vec<StackWeight> {
+        let mut resolved = Vec::with_capacity(weights.0.len());
+        for ((process, lens, hash), (weight, count)) in weights.0 {
+            let Some(lens) = lens_of(lens) else { continue };
+            let stack = match hash {
+                HASH_NOT_TAKEN => resolver.note("[stack not taken]", names),
+                HASH_UNRECORDED => resolver.note("[unrecorded]", names),
+                _ => match self.known.get(&hash) {
+                    Some(&stack) => stack,
+                    None => resolver.note("[frames lost]", names),
+                },
+            };
+            resolved.push(StackWeight { process, lens, stack, weight, count });
+        }
+        resolved
+    }
+}
+
+/// The lens of a number of the kernel side.
+fn lens_of(number: u32) -> Option<Lens> {
+    use State::*;
+    const BLOCKED: [State; 9] = [Disk, Lock, Net, Pipe, Timer, Poll, Fault, Stopped, Other];
+    match number {
+        0 => Some(Lens::OnCpu),
+        3..12 => BLOCKED.get(number as usize - 3).map(|&state| Lens::Blocked(state)),
+        _ => None,
+    }
+}

@@ -1,0 +1,346 @@
+//! Threads: the records of the task iterator and of threads that ended, to [`ThreadTick`]s, process facts, and the
+//! weights of the places where they were blocked.
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::hists;
+use super::maps::Closed;
+use super::skel::sched::types::{acc, place_key, task_rec};
+use super::stacks::Weights;
+use super::wire;
+use crate::tick::{Hist, ProcessFacts, ProcessKey, State, StateNs, ThreadKey, ThreadTick};
+
+/// Remembered places per thread, as `PLACES` in `src/bpf/sberf.h`.
+const PLACES: usize = 4;
+/// States as the kernel side numbers them; the first is split into user and kernel here.
+const KERNEL_STATES: [State; 12] = [
+    State::User,
+    State::Woken,
+    State::Preempted,
+    State::Disk,
+    State::Lock,
+    State::Net,
+    State::Pipe,
+    State::Timer,
+    State::Poll,
+    State::Fault,
+    State::Stopped,
+    State::Other,
+];
+const NO_SYSCALL: u16 = 0xFFFF;
+
+/// Counts that found no room in a thread's cache, by thread and kind.
+pub type Spilled = FxHashMap<(u32, u64), [Vec<(u16, u64)>; 3]>;
+
+/// One record: of a thread, and what it did if it did anything.
+pub struct Record {
+    pub task: task_rec,
+    pub account: Option<(Box<acc>, [place_key; PLACES])>,
+}
+
+/// Takes one record off the front; `None` at the end, or where the rest is too short to be one.
+pub fn take(bytes: &mut &[u8]) -> Option<Record> {
+    let task: task_rec = wire::take(bytes)?;
+    let account = match task.has_acc {
+        0 => None,
+        _ => {
+            let account: acc = wire::take(bytes)?;
+            let mut places = [place_key::default(); PLACES];
+            for place in &mut places {
+                *place = wire::take(bytes)?;
+            }
+            Some((Box::new(account), places))
+        }
+    };
+    Some(Record { task, account })
+}
+
+/// What a thread's own counters read last time; they only grow.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    tick: u64,
+    utime_ns: u64,
+    stime_ns: u64,
+    minor_faults: u64,
+    major_faults: u64,
+    /// Share of its CPU time outside the kernel, when last known.
+    user_share: f32,
+}
+
+/// What of a process the iterator knows, for those who add the rest.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Leader {
+    pub key: ProcessKey,
+    pub ppid: u32,
+    pub uid: u32,
+    pub kernel: bool,
+    pub comm: String,
+    pub rss_bytes: Option<u64>,
+    pub virtual_bytes: Option<u64>,
+}
+
+/// All threads that are known, by key.
+#[derive(Default)]
+pub struct Tasks {
+    seen: FxHashMap<ThreadKey, Seen>,
+    tick: u64,
+}
+
+/// Threads of one interval.
+#[derive(Default)]
+pub struct Harvest {
+    pub threads: Vec<ThreadTick>,
+    pub leaders: Vec<Leader>,
+    /// Waits that ended whose stack was not taken, by process.
+    pub not_taken: FxHashMap<ProcessKey, u64>,
+    /// Bytes that did not make a record.
+    pub malformed: u64,
+}
+
+impl Tasks {
+    /// Reads the records of the interval: first the dead, then those that the iterator showed. A thread that ended while
+    /// the iterator ran can be in both; it counts once.
+    pub fn harvest(
+        &mut self,
+        closed: Closed,
+        dead: Vec<Record>,
+        alive: &[u8],
+        nodes: &[(u32, Vec<u32>)],
+        spilled: &Spilled,
+        weights: &mut Weights,
+        wanted: impl Fn(u32) -> bool,
+    ) -> Harvest {
+        self.tick += 1;
+        let mut harvest = Harvest::default();
+        let mut ended = FxHashSet::default();
+        for record in dead {
+            if wanted(record.task.tgid) {
+                if record.task.dead != 0 {
+                    ended.insert(key_of(&record.task));
+                }
+                self.one(closed, &record, nodes, spilled, weights, &mut harvest);
+            }
+        }
+        let mut rest = alive;
+        while !rest.is_empty() {
+            let Some(record) = take(&mut rest) else {
+                harvest.malformed += 1;
+                break;
+            };
+            if wanted(record.task.tgid) {
+                self.one(closed, &record, nodes, spilled, weights, &mut harvest);
+            }
+        }
+        let tick = self.tick;
+        self.seen.retain(|key, seen| seen.tick == tick && !ended.contains(key));
+        harvest
+    }
+
+    fn one(
+        &mut self,
+        closed: Closed,
+        record: &Record,
+        nodes: &[(u32, Vec<u32>)],
+        spilled: &Spilled,
+        weights: &mut Weights,
+        harvest: &mut Harvest,
+    ) {
+        let task = &record.task;
+        let key = key_of(task);
+        let process = ProcessKey { tgid: task.tgid, start_ns: task.leader_start_ns };
+        let born_now = is_younger(key, closed);
+        let before = self.seen.get(&key).copied();
+        if before.is_some_and(|seen| seen.tick == self.tick) {
+            return;
+        }
+        let base = before.unwrap_or_else(|| match born_now {
+            true => Seen::default(),
+            false => Seen::of(task),
+        });
+        let user_share = share(task, &base);
+        let mut tick = ThreadTick {
+            key,
+            process,
+            comm: wire::comm(&task.comm),
+            now: match task.dead {
+                0 => KERNEL_STATES.get(usize::from(task.state)).copied(),
+                _ => None,
+            },
+            since_ns: task.since_ns,
+            cpu: task.cpu,
+            syscall: (task.syscall != NO_SYSCALL && task.dead == 0).then_some(u32::from(task.syscall)),
+            minor_faults: task.minor_faults.saturating_sub(base.minor_faults),
+            major_faults: task.major_faults.saturating_sub(base.major_faults),
+            ..ThreadTick::default()
+        };
+        match &record.account {
+            Some((account, places)) => {
+                tick.ns = split(&account.ns[..KERNEL_STATES.len()], user_share);
+                tick.voluntary = account.voluntary;
+                tick.involuntary = account.involuntary;
+                tick.wakeups = account.wakeups;
+                tick.migrations = account.migrations;
+                let spilled = spilled.get(&(key.tid, key.start_ns));
+                let hist = |kind: usize| hists::of_cells(account, kind, spilled.map_or(&[], |all| &all[kind]));
+                [tick.runq, tick.off_cpu, tick.slice] = [hist(0), hist(1), hist(2)];
+                if nodes.len() > 1 {
+                    tick.node_ns = by_node(account, task.cpu, nodes);
+                }
+                for (place, spent) in places.iter().zip(account.place) {
+                    weights.blocked(process, place.reason, place.stack, spent.ns, spent.count);
+                }
+                let untaken = account.place[PLACES].count;
+                if untaken > 0 {
+                    *harvest.not_taken.entry(process).or_default() += untaken;
+                }
+            }
+            None => {
+                let mut ns = [0; KERNEL_STATES.len()];
+                if let Some(slot) = ns.get_mut(usize::from(task.state)) {
+                    *slot = task.lived_ns;
+                }
+                tick.ns = split(&ns, user_share);
+                if task.state == 0 && nodes.len() > 1 {
+                    tick.node_ns = vec![0; nodes.len()];
+                    add_to_node(&mut tick.node_ns, task.cpu, nodes, task.lived_ns);
+                }
+                weights.blocked(process, u64::from(task.state), task.stack, task.lived_ns, 0);
+            }
+        }
+        let mut seen = Seen::of(task);
+        seen.user_share = user_share;
+        // A record of the interval before, of a thread that ended in this one: the last record follows.
+        seen.tick = if task.r#gen < closed.generation { 0 } else { self.tick };
+        self.seen.insert(key, seen);
+        if task.tid == task.tgid {
+            harvest.leaders.push(leader(process, task));
+        }
+        merge(&mut harvest.threads, tick, task.dead != 0 || seen.tick == 0);
+    }
+
+    /// Threads known now.
+    pub fn len(&self) -> usize {
+        self.seen.len()
+    }
+}
+
+/// The last account of a thread may come as two records, one for each interval it touched: they are one thread.
+fn merge(threads: &mut Vec<ThreadTick>, tick: ThreadTick, may_have_twin: bool) {
+    if may_have_twin {
+        if let Some(twin) = threads.iter_mut().rev().take(64).find(|twin| twin.key == tick.key) {
+            twin.ns.add(&tick.ns);
+            twin.voluntary += tick.voluntary;
+            twin.involuntary += tick.involuntary;
+            twin.wakeups += tick.wakeups;
+            twin.migrations += tick.migrations;
+            let hists: [(&mut Hist, &Hist); 3] =
+                [(&mut twin.runq, &tick.runq), (&mut twin.off_cpu, &tick.off_cpu), (&mut twin.slice, &tick.slice)];
+            for (mine, more) in hists {
+                mine.merge(more);
+            }
+            twin.now = tick.now;
+            return;
+        }
+    }
+    threads.push(tick);
+}
+
+impl Seen {
+    fn of(task: &task_rec) -> Self {
+        Seen {
+            tick: 0,
+            utime_ns: task.utime_ns,
+            stime_ns: task.stime_ns,
+            minor_faults: task.minor_faults,
+            major_faults: task.major_faults,
+            user_share: ratio(task.utime_ns, task.stime_ns).unwrap_or(1.0),
+        }
+    }
+}
+
+fn key_of(task: &task_rec) -> ThreadKey {
+    ThreadKey { tid: task.tid, start_ns: task.start_ns }
+}
+
+/// Began within the interval, as far as the two clocks agree: they differ by the time the machine was suspended.
+fn is_younger(key: ThreadKey, closed: Closed) -> bool {
+    key.start_ns >= closed.start_ns
+}
+
+fn ratio(user: u64, kernel: u64) -> Option<f32> {
+    (user + kernel > 0).then(|| user as f32 / (user + kernel) as f32)
+}
+
+/// Share of its CPU time in the interval that was outside the kernel. The kernel counts that by ticks, so a thread that
+/// ran for less than one keeps the share it had.
+fn share(task: &task_rec, base: &Seen) -> f32 {
+    let user = task.utime_ns.saturating_sub(base.utime_ns);
+    let kernel = task.stime_ns.saturating_sub(base.stime_ns);
+    ratio(user, kernel).unwrap_or(match base.utime_ns + base.stime_ns {
+        0 => if task.kthread != 0 { 0.0 } else { 1.0 },
+        _ => base.user_share,
+    })
+}
+
+/// The kernel side's states to ours: time on a CPU is split by `user_share`, the rest is as it is.
+fn split(ns: &[u64], user_share: f32) -> StateNs {
+    let mut states = StateNs::default();
+    for (&state, &ns) in KERNEL_STATES.iter().zip(ns) {
+        states[state] = ns;
+    }
+    let on_cpu = states[State::User];
+    let user = ((on_cpu as f64 * f64::from(user_share)) as u64).min(on_cpu);
+    states[State::User] = user;
+    states[State::Kernel] = on_cpu - user;
+    states
+}
+
+/// On-CPU time by node. What was still running at the end of the interval is not in the kernel side's sums: it belongs to
+/// the node of its CPU.
+fn by_node(account: &acc, cpu: u32, nodes: &[(u32, Vec<u32>)]) -> Vec<u64> {
+    let mut node_ns: Vec<u64> =
+        nodes.iter().map(|(node, _)| account.node_ns.get(*node as usize).copied().unwrap_or(0)).collect();
+    let rest = account.ns[0].saturating_sub(node_ns.iter().sum());
+    add_to_node(&mut node_ns, cpu, nodes, rest);
+    node_ns
+}
+
+fn add_to_node(node_ns: &mut [u64], cpu: u32, nodes: &[(u32, Vec<u32>)], ns: u64) {
+    let index = nodes.iter().position(|(_, cpus)| cpus.contains(&cpu)).unwrap_or(0);
+    if let Some(node) = node_ns.get_mut(index) {
+        *node += ns;
+    }
+}
+
+fn leader(key: ProcessKey, task: &task_rec) -> Leader {
+    let page = rustix::param::page_size() as u64;
+    let has_mm = task.has_mm != 0;
+    Leader {
+        key,
+        ppid: task.ppid,
+        uid: task.uid,
+        kernel: task.kthread != 0,
+        comm: wire::comm(&task.comm),
+        rss_bytes: has_mm.then(|| task.rss_pages.saturating_mul(page)),
+        virtual_bytes: has_mm.then(|| task.vm_pages.saturating_mul(page)),
+    }
+}
+
+impl Leader {
+    /// Brings facts up to date with what the iterator saw; whether anything changed.
+    pub fn update(&self, facts: &mut ProcessFacts) -> bool {
+        let mut changed = facts.comm != self.comm;
+        if changed {
+            facts.comm.clone_from(&self.comm);
+        }
+        changed |= std::mem::replace(&mut facts.ppid, self.ppid) != self.ppid;
+        changed |= std::mem::replace(&mut facts.uid, self.uid) != self.uid;
+        changed |= std::mem::replace(&mut facts.kernel, self.kernel) != self.kernel;
+        // A process that is ending has given its memory back; what it had last says more.
+        if self.rss_bytes.is_some() {
+            changed |= std::mem::replace(&mut facts.rss_bytes, self.rss_bytes) != self.rss_bytes;
+            changed |= std::mem::replace(&mut facts.virtual_bytes, self.virtual_bytes) != self.virtual_bytes;
+        }
+        changed
+    }
+}
