@@ -104,8 +104,11 @@ static __always_inline void enter(struct request *rq, bool issued)
 		return;
 	}
 	task = bpf_get_current_task_btf();
-	/* The block layer stamps a request when it makes one, which is when it begins to queue. */
-	fresh.queued_ns = rq->start_time_ns && rq->start_time_ns < now ? rq->start_time_ns : now;
+	/*
+	 * Seen first when it is issued (no scheduler, and no block_io_start before 6.5): the block layer's own stamp tells
+	 * when it was made. Earlier than that the stamp is still that of the request that used the same memory before.
+	 */
+	fresh.queued_ns = issued && rq->start_time_ns && rq->start_time_ns < now ? rq->start_time_ns : now;
 	fresh.issued_ns = issued ? now : 0;
 	fresh.sector = rq->__sector;
 	fresh.bytes = bytes;

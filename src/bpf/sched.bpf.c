@@ -27,6 +27,9 @@ const volatile bool totals_only = false;
 const volatile __u8 syscall_class[SYSCALLS] = {}; /* enum state; 0 reads as ST_OTHER */
 const volatile bool only_some = false;	       /* take stacks only of processes in `chosen` */
 
+/* Innermost kernel frames in a trace point: this program and what runs it. */
+#define OWN_FRAMES 2
+
 struct thread {
 	__u32 seq; /* odd while `roll` runs */
 	__u32 cpu;
@@ -343,7 +346,7 @@ static __always_inline __u32 place_of(void *ctx, struct thread *t, struct acc *a
 		return slot;
 	if (!wants_stacks(task->tgid) || !may_walk(now))
 		return NO_PLACE;
-	stack = take_stack(ctx, task, task->tgid, task->group_leader->start_boottime, true, 0);
+	stack = take_stack(ctx, task, task->tgid, task->group_leader->start_boottime, true, OWN_FRAMES);
 	if (stack == HASH_NOT_TAKEN)
 		return NO_PLACE;
 	forget_place(t, acc, task, gen, slot);

@@ -26,8 +26,8 @@ impl Cpus {
             if let Some(before) = self.last.get(&tick.id) {
                 difference(&now, before, generation, tick);
             }
-            tick.running = (now.running_tid != 0)
-                .then_some(ThreadKey { tid: now.running_tid, start_ns: now.running_start_ns });
+            tick.running =
+                (now.running_tid != 0).then_some(ThreadKey { tid: now.running_tid, start_ns: now.running_start_ns });
             self.last.insert(tick.id, now);
         }
     }

@@ -82,8 +82,7 @@ impl Disks {
             if request.issued_ns == 0 {
                 continue;
             }
-            let disk =
-                disks.entry(request.dev).or_insert_with(|| DiskTick { dev: request.dev, ..DiskTick::default() });
+            let disk = disks.entry(request.dev).or_insert_with(|| DiskTick { dev: request.dev, ..DiskTick::default() });
             disk.in_flight += 1;
             disk.oldest_ns = disk.oldest_ns.max(now.saturating_sub(request.issued_ns));
         }

@@ -22,9 +22,9 @@ pub fn of_cells(account: &acc, kind: usize, spilled: &[(u16, u64)]) -> Hist {
 
 /// Histogram of an array of counts that begins at 512.
 pub fn of_window(counts: impl IntoIterator<Item = u64>, max: u64, sum: Option<u64>) -> Hist {
-    let counts: Vec<(u16, u64)> =
-        (WINDOW_FIRST..).zip(counts).filter(|&(_, count)| count > 0).collect();
-    let sum = sum.unwrap_or_else(|| counts.iter().map(|&(bucket, count)| bucket_mid(bucket).saturating_mul(count)).sum());
+    let counts: Vec<(u16, u64)> = (WINDOW_FIRST..).zip(counts).filter(|&(_, count)| count > 0).collect();
+    let sum =
+        sum.unwrap_or_else(|| counts.iter().map(|&(bucket, count)| bucket_mid(bucket).saturating_mul(count)).sum());
     Hist { counts, max, sum }
 }
 

@@ -1,6 +1,6 @@
 //! What libbpf-rs does not offer: the mapped page of `flip`, and draining a map in batches into one buffer.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use libbpf_rs::{MapCore, MapFlags};
@@ -107,8 +107,5 @@ pub fn sum_percpu(map: &impl MapCore, entries: usize) -> Vec<u64> {
 pub fn memory_of(map: &impl MapCore) -> u64 {
     let path = format!("/proc/self/fdinfo/{}", map.as_fd().as_raw_fd());
     let text = std::fs::read_to_string(path).unwrap_or_default();
-    text.lines()
-        .find_map(|line| line.strip_prefix("memlock:"))
-        .and_then(|value| value.trim().parse().ok())
-        .unwrap_or(0)
+    text.lines().find_map(|line| line.strip_prefix("memlock:")).and_then(|value| value.trim().parse().ok()).unwrap_or(0)
 }

@@ -19,11 +19,11 @@ mod tasks;
 mod wire;
 
 use std::io::Read;
-use std::os::fd::AsFd;
+
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use libbpf_rs::{Iter, MapCore};
+use libbpf_rs::Iter;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::maps::{Closed, FlipPage};
@@ -176,6 +176,8 @@ impl Live {
         live.session = live.describe(machine);
         // The first pass adopts the threads that are there; what it tells is of an interval before ours.
         live.iterate().map_err(|error| SourceError(format!("running the task iterator failed: {error}")))?;
+        let mut baseline = Tick::default();
+        live.take_machine(Closed { generation: 0, start_ns: 0, end_ns: 0 }, &mut baseline);
         Ok(live)
     }
 
@@ -324,15 +326,8 @@ impl Live {
 
         let pids = std::mem::take(&mut self.options.pids);
         let wanted = |tgid: u32| pids.is_empty() || pids.contains(&tgid);
-        let harvest = self.tasks.harvest(
-            closed,
-            dead,
-            &self.iterator_bytes,
-            &self.session.nodes,
-            &spilled,
-            &mut weights,
-            wanted,
-        );
+        let harvest =
+            self.tasks.harvest(closed, dead, &self.iterator_bytes, &self.session.nodes, &spilled, &mut weights, wanted);
         self.options.pids = pids;
         losses.add(Loss::Malformed, harvest.malformed);
         tick.threads = harvest.threads;
@@ -340,7 +335,8 @@ impl Live {
         tick.stacks.retain(|weight| self.options.pids.is_empty() || self.options.pids.contains(&weight.process.tgid));
         self.note_untaken(&harvest.not_taken, tick);
         for leader in harvest.leaders {
-            let facts = self.facts.entry(leader.key).or_insert_with(|| ProcessFacts { key: leader.key, ..Default::default() });
+            let facts =
+                self.facts.entry(leader.key).or_insert_with(|| ProcessFacts { key: leader.key, ..Default::default() });
             let fresh = facts.comm.is_empty();
             if leader.update(facts) || fresh {
                 self.changed.insert(leader.key);
@@ -402,9 +398,8 @@ impl Live {
     fn take_disks(&mut self, closed: Closed, tick: &mut Tick, losses: &mut Losses) -> Result<(), SourceError> {
         let (Some(disks), Some(block)) = (&mut self.disks, &self.objects.block) else { return Ok(()) };
         let host = &mut self.host;
-        let harvest = disks
-            .harvest(block, closed.generation, |dev| host.disk_name(dev))
-            .map_err(failed("draining the disks"))?;
+        let harvest =
+            disks.harvest(block, closed.generation, |dev| host.disk_name(dev)).map_err(failed("draining the disks"))?;
         losses.add(Loss::Malformed, harvest.malformed);
         tick.disks = harvest.disks;
         tick.io = harvest.io;
@@ -495,9 +490,24 @@ impl Losses {
     }
 }
 
-struct Machine { cpus: Vec<u32>, nodes: Vec<(u32, Vec<u32>)> }
-impl Machine { fn read() -> Self { let n = std::thread::available_parallelism().map_or(1, |n| n.get() as u32); Machine { cpus: (0..n).collect(), nodes: vec![(0, (0..n).collect())] } } }
+struct Machine {
+    cpus: Vec<u32>,
+    nodes: Vec<(u32, Vec<u32>)>,
+}
+impl Machine {
+    fn read() -> Self {
+        let n = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
+        Machine { cpus: (0..n).collect(), nodes: vec![(0, (0..n).collect())] }
+    }
+}
 struct Host;
-impl Host { fn disk_name(&mut self, dev: u32) -> String { format!("{}:{}", dev >> 20, dev & 0xfffff) } }
+impl Host {
+    fn disk_name(&mut self, dev: u32) -> String {
+        format!("{}:{}", dev >> 20, dev & 0xfffff)
+    }
+}
 struct Book;
-impl Book { fn visible(&mut self, _: Vec<ProcessKey>) {} fn focus(&mut self, _: Option<ProcessKey>) {} }
+impl Book {
+    fn visible(&mut self, _: Vec<ProcessKey>) {}
+    fn focus(&mut self, _: Option<ProcessKey>) {}
+}

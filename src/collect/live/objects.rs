@@ -229,7 +229,11 @@ fn open_block(sched: &Sched, links: &mut Vec<Link>, io_start: bool) -> Result<bl
     Ok(skel)
 }
 
-fn load_numa(sched: &Sched, nodes: &[(u32, Vec<u32>)], links: &mut Vec<Link>) -> Result<numa::NumaSkel<'static>, String> {
+fn load_numa(
+    sched: &Sched,
+    nodes: &[(u32, Vec<u32>)],
+    links: &mut Vec<Link>,
+) -> Result<numa::NumaSkel<'static>, String> {
     let fail = |error: libbpf_rs::Error| refused("NUMA balancing", &error);
     let mut open = numa::NumaSkelBuilder::default().open(place()).map_err(fail)?;
     let rodata = open.maps.rodata_data.as_deref_mut().ok_or("the object for NUMA has no settings")?;

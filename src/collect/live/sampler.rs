@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 
-use libbpf_rs::{Link, Program};
+use libbpf_rs::{Link, ProgramMut};
 use perf_event_open_sys as perf;
 
 use crate::tick::Sampler;
@@ -17,7 +17,7 @@ pub struct Events {
 
 impl Events {
     /// Starts sampling `rate_hz` times per second on each of `cpus`.
-    pub fn start(program: &Program<'_>, cpus: &[u32], rate_hz: u32) -> Result<Self, String> {
+    pub fn start(program: &ProgramMut<'_>, cpus: &[u32], rate_hz: u32) -> Result<Self, String> {
         let first = cpus.first().copied().unwrap_or(0);
         let kind = match open(&Sampler::Cycles(rate_hz), first) {
             Ok(_) => Sampler::Cycles(rate_hz),
@@ -34,7 +34,7 @@ impl Events {
     }
 
     /// Samples on these CPUs from now on: CPUs go and come.
-    pub fn follow(&mut self, program: &Program<'_>, cpus: &[u32]) -> Result<(), String> {
+    pub fn follow(&mut self, program: &ProgramMut<'_>, cpus: &[u32]) -> Result<(), String> {
         self.links.retain(|cpu, _| cpus.contains(cpu));
         for &cpu in cpus {
             if self.links.contains_key(&cpu) {
@@ -76,9 +76,8 @@ fn open(kind: &Sampler, cpu: u32) -> io::Result<OwnedFd> {
     attr.set_freq(1);
     attr.set_exclude_idle(1);
     // SAFETY: `attr` is a valid attribute structure of the size it states and outlives the call.
-    let fd = unsafe {
-        perf::perf_event_open(&mut attr, -1, cpu as i32, -1, perf::bindings::PERF_FLAG_FD_CLOEXEC.into())
-    };
+    let fd =
+        unsafe { perf::perf_event_open(&mut attr, -1, cpu as i32, -1, perf::bindings::PERF_FLAG_FD_CLOEXEC.into()) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }

@@ -4,8 +4,8 @@ use rustc_hash::FxHashMap;
 
 use super::skel::sched::types::{stack_key, stack_val};
 use super::wire;
-use crate::tick::{Lens, Names, ProcessKey, StackId, StackWeight, State};
 use crate::collect::modules::Resolver;
+use crate::tick::{Lens, Names, ProcessKey, StackId, StackWeight, State};
 
 /// As in `src/bpf/sberf.h`.
 const HASH_NOT_TAKEN: u64 = 0;

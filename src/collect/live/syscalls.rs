@@ -67,44 +67,44 @@ const CLASSES: &[(u16, Class)] = {
 const CLASSES: &[(u16, Class)] = {
     use Class::*;
     &[
-        (4, Poll),          // io_getevents
-        (22, Poll),         // epoll_pwait
-        (25, Lock),         // fcntl: only F_SETLKW waits
-        (32, Lock),         // flock
-        (63, ByDescriptor), // read
-        (64, ByDescriptor), // write
-        (65, ByDescriptor), // readv
-        (66, ByDescriptor), // writev
-        (67, ByDescriptor), // pread64
-        (68, ByDescriptor), // pwrite64
-        (71, ByDescriptor), // sendfile
-        (72, Poll),         // pselect6
-        (73, Poll),         // ppoll
-        (75, Pipe),         // vmsplice
-        (76, Pipe),         // splice
-        (77, Pipe),         // tee
-        (98, Lock),         // futex
-        (101, Timer),       // nanosleep
-        (115, Timer),       // clock_nanosleep
-        (192, Lock),        // semtimedop
-        (193, Lock),        // semop
-        (202, Net),         // accept
-        (203, Net),         // connect
-        (206, Net),         // sendto
-        (207, Net),         // recvfrom
-        (211, Net),         // sendmsg
-        (212, Net),         // recvmsg
-        (242, Net),         // accept4
-        (243, Net),         // recvmmsg
-        (269, Net),         // sendmmsg
+        (4, Poll),           // io_getevents
+        (22, Poll),          // epoll_pwait
+        (25, Lock),          // fcntl: only F_SETLKW waits
+        (32, Lock),          // flock
+        (63, ByDescriptor),  // read
+        (64, ByDescriptor),  // write
+        (65, ByDescriptor),  // readv
+        (66, ByDescriptor),  // writev
+        (67, ByDescriptor),  // pread64
+        (68, ByDescriptor),  // pwrite64
+        (71, ByDescriptor),  // sendfile
+        (72, Poll),          // pselect6
+        (73, Poll),          // ppoll
+        (75, Pipe),          // vmsplice
+        (76, Pipe),          // splice
+        (77, Pipe),          // tee
+        (98, Lock),          // futex
+        (101, Timer),        // nanosleep
+        (115, Timer),        // clock_nanosleep
+        (192, Lock),         // semtimedop
+        (193, Lock),         // semop
+        (202, Net),          // accept
+        (203, Net),          // connect
+        (206, Net),          // sendto
+        (207, Net),          // recvfrom
+        (211, Net),          // sendmsg
+        (212, Net),          // recvmsg
+        (242, Net),          // accept4
+        (243, Net),          // recvmmsg
+        (269, Net),          // sendmmsg
         (286, ByDescriptor), // preadv2
         (287, ByDescriptor), // pwritev2
-        (292, Poll),        // io_pgetevents
-        (426, Poll),        // io_uring_enter
-        (441, Poll),        // epoll_pwait2
-        (449, Lock),        // futex_waitv
-        (455, Lock),        // futex_wait
-        (456, Lock),        // futex_requeue
+        (292, Poll),         // io_pgetevents
+        (426, Poll),         // io_uring_enter
+        (441, Poll),         // epoll_pwait2
+        (449, Lock),         // futex_waitv
+        (455, Lock),         // futex_wait
+        (456, Lock),         // futex_requeue
     ]
 };
 

@@ -277,7 +277,13 @@ fn share(task: &task_rec, base: &Seen) -> f32 {
     let user = task.utime_ns.saturating_sub(base.utime_ns);
     let kernel = task.stime_ns.saturating_sub(base.stime_ns);
     ratio(user, kernel).unwrap_or(match base.utime_ns + base.stime_ns {
-        0 => if task.kthread != 0 { 0.0 } else { 1.0 },
+        0 => {
+            if task.kthread != 0 {
+                0.0
+            } else {
+                1.0
+            }
+        }
         _ => base.user_share,
     })
 }
