@@ -53,14 +53,26 @@ refresh() {
     esac
 }
 
-install_package() {
+# install_packages NAME…: what the package manager says is shown only if it fails.
+install_packages() {
     refresh
+    log=$(mktemp)
+    if run_manager "$@" >"$log" 2>&1 </dev/null; then
+        rm -f "$log"
+        return 0
+    fi
+    tail -n 15 "$log" >&2
+    rm -f "$log"
+    return 1
+}
+
+run_manager() {
     case $manager in
-    apt) as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$1" >&2 ;;
-    dnf) as_root dnf install -y -q "$1" >&2 ;;
-    pacman) as_root pacman -S --noconfirm --needed --quiet "$1" >&2 ;;
-    zypper) as_root zypper --non-interactive --quiet install --no-recommends "$1" >&2 ;;
-    apk) as_root apk add --quiet "$1" >&2 ;;
+    apt) as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" ;;
+    dnf) as_root dnf install -y -q "$@" ;;
+    pacman) as_root pacman -S --noconfirm --needed --quiet "$@" ;;
+    zypper) as_root zypper --non-interactive --quiet install --no-recommends "$@" ;;
+    apk) as_root apk add --quiet "$@" ;;
     esac
 }
 
@@ -81,7 +93,11 @@ field() {
     return 0
 }
 
-missing=
+needed= # packages to be installed together
+wanted= # packages to be tried one by one
+absent= # what has no package here, one a line
+checking= # second look: what is still missing is reported, not installed
+
 # item KIND PROBE WHY PACKAGES: KIND is need or want, PROBE a command line that succeeds when nothing is to be done.
 item() {
     kind=$1 probe=$2 why=$3 packages=$4
@@ -89,23 +105,18 @@ item() {
     $probe && return 0
     package=
     [ -z "$manager" ] || package=$(field "$manager" "$packages")
-    if [ -n "$dry_run" ]; then
-        say "would install ${package:-(no package known)}: $why"
+    if [ -n "$checking" ] || [ -z "$package" ]; then
+        [ "$kind" = need ] && absent="$absent
+  $why ($packages)"
+        [ "$kind" = want ] && say "not to be had here, passed over: $why"
         return 0
     fi
-    if [ -n "$package" ]; then
-        say "installing $package: $why"
-        # shellcheck disable=SC2086
-        if install_package "$package" && $probe; then
-            return 0
-        fi
-    fi
-    if [ "$kind" = want ]; then
-        say "not available here, passed over: $why"
-    else
-        missing="$missing
-  $why (${packages})"
-    fi
+    case " $needed $wanted " in *" $package "*) return 0 ;; esac
+    say "${dry_run:+dry run: }installing $package: $why"
+    case $kind in
+    need) needed="$needed $package" ;;
+    want) wanted="$wanted $package" ;;
+    esac
 }
 
 build() {
@@ -148,12 +159,25 @@ benches() {
         "apt=htop dnf=htop pacman=htop zypper=htop apk=htop"
 }
 
-for group in $groups; do
-    case $group in
-    build) build ;;
-    test) tests ;;
-    bench) benches ;;
-    esac
-done
+look() {
+    for group in $groups; do
+        case $group in
+        build) build ;;
+        test) tests ;;
+        bench) benches ;;
+        esac
+    done
+}
 
-[ -z "$missing" ] || die "these could not be installed; please install them and try again:$missing"
+look
+if [ -z "$dry_run" ]; then
+    # shellcheck disable=SC2086 # lists of names
+    [ -z "$needed" ] || install_packages $needed || true
+    for package in $wanted; do
+        install_packages "$package" || true
+    done
+    checking=1
+    absent=
+    [ -z "$needed$wanted" ] || look
+fi
+[ -z "$absent" ] || die "these are missing and could not be installed; please install them and try again:$absent"
