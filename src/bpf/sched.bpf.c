@@ -240,57 +240,65 @@ static __always_inline __u32 by_descriptor(struct task_struct *task, __u32 fd)
 	return mode == S_IFSOCK ? ST_NET : mode == S_IFIFO ? ST_PIPE : ST_OTHER;
 }
 
+/* How a thread came to wait, from its saved user registers. */
+struct wait {
+	__u64 place; /* hash of what says "the same place" when it blocks there again; never 0 */
+	__u32 reason;
+	__u16 syscall;
+	__u8 by_fd; /* the reason is what descriptor `fd` is */
+	__u32 fd;
+};
+
 /*
- * Why a task that is not on a CPU and not runnable waits. `place`: a hash of what says "the same place" when it blocks
- * again. Saved user registers tell the system call; a page fault saves -1 in its place.
+ * Why a task that is not on a CPU and not runnable waits. A page fault saves -1 in place of the system call's number.
  */
-static __always_inline __u32 reason_of(struct task_struct *task, __u32 state, __u16 *syscall, __u64 *place)
+static __always_inline void wait_of(struct task_struct *task, __u32 state, struct wait *wait)
 {
 	bool iowait = BPF_CORE_READ_BITFIELD(task, in_iowait);
 	struct pt_regs *regs;
-	__u32 reason = ST_OTHER;
 	long nr;
 
-	*syscall = 0xFFFF;
-	*place = 0;
-	if (state & (TASK_STOPPED | TASK_TRACED))
-		return ST_STOPPED;
-	if (task->flags & PF_KTHREAD)
-		return iowait ? ST_DISK : ST_OTHER;
+	wait->syscall = 0xFFFF;
+	wait->by_fd = 0;
+	wait->reason = ST_OTHER;
+	if (state & (TASK_STOPPED | TASK_TRACED)) {
+		wait->reason = ST_STOPPED;
+		wait->place = ST_STOPPED;
+		return;
+	}
+	if (task->flags & PF_KTHREAD) {
+		if (iowait)
+			wait->reason = ST_DISK;
+		wait->place = wait->reason;
+		return;
+	}
 	regs = (void *)bpf_task_pt_regs(task);
-	if (!regs)
-		return iowait ? ST_DISK : ST_OTHER;
 #if defined(__TARGET_ARCH_x86)
 	nr = (long)regs->orig_ax;
-	*place = mix(mix(mix(regs->ip, regs->sp), regs->bp), nr);
+	wait->fd = regs->di;
+	wait->place = mix(mix(regs->ip ^ (regs->bp << 24), regs->sp), (__u64)nr << 32 | wait->fd);
 #else
 	nr = (long)BPF_CORE_READ((struct user_pt_regs *)regs, regs[8]);
-	*place = mix(mix(BPF_CORE_READ((struct user_pt_regs *)regs, pc), BPF_CORE_READ((struct user_pt_regs *)regs, sp)), nr);
+	wait->fd = BPF_CORE_READ((struct user_pt_regs *)regs, regs[0]);
+	wait->place = mix(mix(BPF_CORE_READ((struct user_pt_regs *)regs, pc), BPF_CORE_READ((struct user_pt_regs *)regs, sp)),
+			  (__u64)nr << 32 | wait->fd);
 #endif
 	if (nr < 0) {
-		reason = ST_FAULT;
+		wait->reason = ST_FAULT;
 	} else {
 		if (nr < SYSCALLS) {
-			*syscall = nr;
+			wait->syscall = nr;
 			BOUND(nr, SYSCALLS - 1);
-			reason = syscall_class[nr];
-			if (!reason)
-				reason = ST_OTHER;
+			wait->reason = syscall_class[nr];
+			if (!wait->reason)
+				wait->reason = ST_OTHER;
 		}
-		if (iowait) {
-			reason = ST_DISK;
-		} else if (reason == ST_BY_FD) {
-#if defined(__TARGET_ARCH_x86)
-			reason = by_descriptor(task, regs->di);
-#else
-			reason = by_descriptor(task, BPF_CORE_READ((struct user_pt_regs *)regs, regs[0]));
-#endif
-		}
+		if (iowait)
+			wait->reason = ST_DISK;
+		else if (wait->reason == ST_BY_FD)
+			wait->by_fd = 1;
 	}
-	*place = mix(*place, reason);
-	if (!*place)
-		*place = 1;
-	return reason;
+	wait->place = (wait->place ^ wait->reason) | 1;
 }
 
 /* May a stack be walked now? */
@@ -333,26 +341,31 @@ static __always_inline void forget_place(struct thread *t, struct acc *acc, stru
 	spent->count = 0;
 }
 
-/* Which slot the wait that begins now belongs to. */
-static __always_inline __u32 place_of(void *ctx, struct thread *t, struct acc *acc, struct task_struct *task, __u64 now,
-				      __u64 gen, __u64 regs, __u32 reason)
+/*
+ * Which slot the wait that begins now belongs to. A place that is remembered tells its reason, too: looking at what a
+ * descriptor is costs as much as the rest.
+ */
+static __always_inline __u64 place_of(void *ctx, struct thread *t, struct acc *acc, struct task_struct *task, __u64 now,
+				      struct wait *wait)
 {
-	__u64 slot = regs >> 20, stack;
+	__u64 slot = wait->place >> 20, stack;
 
-	if (!regs) /* a kernel thread, or stopped: the reason is all that is known without a walk */
-		regs = mix(reason, 1) | 1;
 	BOUND(slot, PLACES - 1);
-	if (t->place[slot].regs == regs)
+	if (t->place[slot].regs == wait->place) {
+		wait->reason = t->place[slot].reason;
 		return slot;
+	}
+	if (wait->by_fd)
+		wait->reason = by_descriptor(task, wait->fd);
 	if (!wants_stacks(task->tgid) || !may_walk(now))
 		return NO_PLACE;
 	stack = take_stack(ctx, task, task->tgid, task->group_leader->start_boottime, true, OWN_FRAMES);
 	if (stack == HASH_NOT_TAKEN)
 		return NO_PLACE;
-	forget_place(t, acc, task, gen, slot);
-	t->place[slot].regs = regs;
+	forget_place(t, acc, task, t->gen, slot);
+	t->place[slot].regs = wait->place;
 	t->place[slot].stack = stack;
-	t->place[slot].reason = reason;
+	t->place[slot].reason = wait->reason;
 	return slot;
 }
 
@@ -427,10 +440,9 @@ static __noinline int bury(struct thread *t, struct flip *f)
 static __always_inline void leave_cpu(void *ctx, struct task_struct *task, struct flip *f, __u64 now, bool preempt)
 {
 	struct thread *t = thread_of(task, f, now, ST_ON_CPU);
-	__u32 state = task->__state, reason;
+	__u32 state = task->__state;
+	struct wait wait;
 	struct acc *acc;
-	__u64 regs;
-	__u16 syscall;
 
 	if (!t)
 		return;
@@ -450,10 +462,10 @@ static __always_inline void leave_cpu(void *ctx, struct task_struct *task, struc
 		return;
 	}
 	acc->voluntary++;
-	reason = reason_of(task, state, &syscall, &regs);
-	t->slot = place_of(ctx, t, acc, task, now, t->gen, regs, reason);
-	t->syscall = syscall;
-	t->state = reason;
+	wait_of(task, state, &wait);
+	t->slot = place_of(ctx, t, acc, task, now, &wait);
+	t->syscall = wait.syscall;
+	t->state = wait.reason;
 	t->off_since = now;
 }
 
@@ -570,17 +582,18 @@ int BPF_PROG(sched_wakeup_new, struct task_struct *task)
 /* A thread that was there before us: what it does now, since now. */
 static __always_inline void adopt(struct task_struct *task, struct thread *t, struct flip *f, __u64 now)
 {
+	struct wait wait = { .syscall = 0xFFFF };
 	__u32 state = task->__state, reason = ST_PREEMPTED;
-	__u64 place;
-	__u16 syscall = 0xFFFF;
 
 	if (task->on_cpu)
 		reason = ST_ON_CPU;
 	else if (state & TASK_DEAD || task->flags & PF_EXITING)
 		reason = ST_DEAD;
-	else if (state != TASK_RUNNING)
-		reason = reason_of(task, state, &syscall, &place);
-	t->syscall = syscall;
+	else if (state != TASK_RUNNING) {
+		wait_of(task, state, &wait);
+		reason = wait.by_fd ? by_descriptor(task, wait.fd) : wait.reason;
+	}
+	t->syscall = wait.syscall;
 	t->slot = NO_PLACE;
 	t->charged = f->ns; /* it was there when the interval began, and that was a moment ago */
 	t->gen = f->gen;
