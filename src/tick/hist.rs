@@ -38,7 +38,7 @@ pub const fn bucket_high(bucket: u16) -> u64 {
 /// The value that stands for a bucket: its middle.
 pub const fn bucket_mid(bucket: u16) -> u64 {
     let low = bucket_low(bucket);
-    low + (bucket_high(bucket) - low) / 2
+    low + bucket_high(bucket).saturating_sub(low) / 2
 }
 
 /// Counts by bucket, only those that are not zero, in no order and each bucket at most once.
