@@ -1,6 +1,7 @@
 //! All the input there is: a live kernel, a capture file, or an invented machine. Each is a [`Source`] of batches.
 
 pub mod capture;
+pub mod invented;
 pub mod live;
 pub mod modules;
 pub mod symbols;
@@ -16,6 +17,7 @@ mod spaces;
 
 #[cfg(test)]
 mod modules_test;
+pub mod invented;
 
 use crossbeam_channel::Receiver;
 use std::time::Duration;
