@@ -17,7 +17,6 @@ mod spaces;
 
 #[cfg(test)]
 mod modules_test;
-pub mod invented;
 
 use crossbeam_channel::Receiver;
 use std::time::Duration;
