@@ -6,6 +6,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 SBERF := $(TARGET_DIR)/release/sberf
 ROOT := $(if $(filter-out 0,$(shell id -u)),sudo)
 ARGS ?=
+TRIPLE = $(shell rustc -vV | sed -n 's/^host: //p' | tr a-z- A-Z_)
 
 # rustup installs here, and a fresh shell (or sudo) may not know yet.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -20,25 +21,36 @@ top: build ## build, then start `sberf top`
 	@$(ROOT) $(SBERF) top $(ARGS)
 
 build: rust deps ## a release binary
-	@CLANG=$$(scripts/clang.sh) $(CARGO) build --release --locked
+	@$(CARGO) build --release --locked
 	@echo "built $(SBERF)"
 
 test: ## formatting, lints and every test; those on the live kernel as root
 	@scripts/rust.sh rustfmt clippy
 	@scripts/deps.sh build test
-	@CLANG=$$(scripts/clang.sh) scripts/test.sh
+	@scripts/test.sh
 
 lint: deps ## formatting and lints only
 	@scripts/rust.sh rustfmt clippy
 	$(CARGO) fmt --check
-	CLANG=$$(scripts/clang.sh) $(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --all-targets -- -D warnings
 
 fmt: ## format the Rust sources
 	@scripts/rust.sh rustfmt
 	$(CARGO) fmt
 
-readme: deps ## write the parts of README.md that are made from the code
-	@CLANG=$$(scripts/clang.sh) SBERF_WRITE_README=1 $(CARGO) test --locked -q --test readme
+bench: rust ## speed of each part, then cost beside htop, runqlat, offcputime; as root, some 10 minutes
+	@scripts/deps.sh build bench
+	$(CARGO) bench --locked --bench speed
+	CARGO_TARGET_$(TRIPLE)_RUNNER="$(if $(ROOT),sudo -E)" $(CARGO) bench --locked --bench overhead -- $(ARGS)
+
+demo: build ## record assets/demo.sberf: a made-up working day of this machine, as root
+	@scripts/demo.sh $(SBERF) assets/demo.sberf
+
+screenshot: rust deps ## draw the README's pictures from assets/demo.sberf
+	@scripts/screenshots.sh
+
+readme: rust deps ## write the parts of README.md that are made from the code
+	@SBERF_WRITE_README=1 $(CARGO) test --locked -q --test readme
 
 rust:
 	@scripts/rust.sh

@@ -9,6 +9,8 @@ use anyhow::{Context, Result, ensure};
 use libbpf_rs::query::ProgInfoIter;
 use libbpf_rs::{Link, Object, ObjectBuilder};
 
+use crate::load;
+
 const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
 /// The kernel counts runs and time of BPF programs while this lives; then the setting is as it was.
@@ -78,7 +80,7 @@ impl Floor {
     /// Compiles `floor.bpf.c` into `dir` and attaches the programs the kernel takes.
     pub fn attach(dir: &Path) -> Result<Self> {
         let object = dir.join("floor.bpf.o");
-        let clang = std::env::var("CLANG").unwrap_or_else(|_| "clang".into());
+        let clang = load::clang()?;
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/overhead/floor.bpf.c");
         let status = Command::new(&clang)
             .args(["-O2", "-g", "-target", "bpf", "-c", source, "-o"])

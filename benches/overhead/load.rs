@@ -177,6 +177,13 @@ fn reads(path: &Path, milliseconds: u64) -> Result<u64> {
     Ok(count)
 }
 
+/// The clang that sberf itself is built with.
+pub fn clang() -> Result<String> {
+    let found = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/clang.sh")).output()?;
+    ensure!(found.status.success(), "{}", String::from_utf8_lossy(&found.stderr));
+    Ok(String::from_utf8_lossy(&found.stdout).trim().to_owned())
+}
+
 /// A C file that keeps `clang -O2` busy for a second or two.
 pub fn make_c(dir: &Path) -> Result<PathBuf> {
     let path = dir.join("work.c");
@@ -198,7 +205,7 @@ pub fn make_c(dir: &Path) -> Result<PathBuf> {
 
 /// Seconds that two compilations side by side take.
 pub fn build_seconds(source: &Path) -> Result<f64> {
-    let clang = std::env::var("CLANG").unwrap_or_else(|_| "clang".into());
+    let clang = clang()?;
     let start = Instant::now();
     let both = (0..2).map(|_| {
         Command::new(&clang).args(["-O2", "-c", "-o", "/dev/null"]).arg(source).spawn().context("starting clang")

@@ -169,7 +169,9 @@ impl Machine {
 
     fn process(&mut self, process: &mut Process, making: &mut Making) {
         process.left = process.left.map(|left| left.saturating_sub(1));
-        if !process.told || self.ticks.is_multiple_of(5) && process.left.is_none() && process.program.roles[0].busy > 0.0 {
+        if !process.told
+            || self.ticks.is_multiple_of(5) && process.left.is_none() && process.program.roles[0].busy > 0.0
+        {
             making.tick.processes.push(self.facts(process));
             process.told = true;
         }
