@@ -63,7 +63,8 @@ impl Write for Bounded {
             self.text.push_str(more);
             return Ok(());
         }
-        self.text.push_str(&more[..more.floor_char_boundary(room)]);
+        let whole = (0..=room).rev().find(|&end| more.is_char_boundary(end)).unwrap_or(0);
+        self.text.push_str(&more[..whole]);
         self.cut = true;
         Err(fmt::Error)
     }

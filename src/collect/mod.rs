@@ -1,9 +1,15 @@
 //! All the input there is: a live kernel, a capture file, or an invented machine. Each is a [`Source`] of batches.
 
 pub mod capture;
+pub mod cpus;
+pub mod disks;
+pub mod facts;
+pub mod host;
 pub mod invented;
 pub mod live;
 pub mod modules;
+pub mod nodes;
+pub mod process_facts;
 pub mod symbols;
 
 mod demangle;
@@ -13,6 +19,8 @@ mod intern;
 mod kernel;
 mod mappings;
 mod perf_map;
+mod reconcile;
+mod reread;
 mod spaces;
 
 #[cfg(test)]
