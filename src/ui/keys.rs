@@ -66,6 +66,8 @@ pub enum Command {
     Merge,
     /// How much of the past: this tick, the last seconds, since the start.
     Window,
+    /// Fine buckets, or powers of two.
+    Buckets,
     /// Percent of one CPU or of the machine; of the view or of all.
     PercentBasis,
     /// Whole command lines, or program names.
@@ -235,10 +237,13 @@ pub static BINDINGS: &[Binding] = &[
     bind(In::Threads, &[Char('>'), F(6)], Command::Sort, "choose the column to sort by", Some("sort")),
     bind(In::Threads, &[Char('I')], Command::Reverse, "reverse the order", None),
     bind(In::Threads, &[Char('i')], Command::Idle, "draw idle waits, or leave them blank", Some("idle")),
+    bind(In::Threads, &[Code(KeyCode::Enter)], Command::Enter, "latency of the thread", Some("latency")),
+    bind(In::Latency, &[Code(KeyCode::Enter)], Command::Enter, "one larger, with its heat map; or all", Some("larger")),
+    bind(In::Latency, &[Char('b')], Command::Buckets, "fine buckets, or powers of two", Some("buckets")),
     bind(In::Latency, &[Char('a')], Command::Window, "this tick, the last seconds, or since the start", Some("span")),
     bind(In::Disks, &[Code(KeyCode::Enter)], Command::Enter, "look into the process that asked", Some("look in")),
     bind(In::Numa, &[Code(KeyCode::Enter)], Command::Enter, "look into the process", Some("look in")),
-    bind(In::Cpus, &[Code(KeyCode::Enter)], Command::Enter, "look into the process that runs", Some("look in")),
+    bind(In::Cpus, &[Code(KeyCode::Enter)], Command::Enter, "run-queue latency of the CPU", Some("latency")),
     bind(In::Table, &[Char('/')], Command::Search, "search; the cursor goes to what matches", Some("search")),
     bind(In::Table, &[Char('n')], Command::NextMatch, "next match", None),
     bind(In::Table, &[Char('N')], Command::PrevMatch, "previous match", None),

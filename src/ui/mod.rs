@@ -14,7 +14,7 @@ use crossterm::event::MouseEvent;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
-use crate::model::{Model, TreeQuery};
+use crate::model::{Model, Scope, TreeQuery};
 use crate::tick::ProcessKey;
 
 pub mod app;
@@ -24,18 +24,24 @@ pub mod draw;
 mod footer;
 pub mod format;
 pub mod heat;
+mod heatmap;
 mod help;
+mod histogram;
 pub mod icicle;
+mod info;
 pub mod keys;
+pub mod latency;
 mod palette;
 mod picker;
 pub mod places;
+mod process;
 mod processes;
 mod prompt;
 mod status;
 pub mod syscalls;
 pub mod table;
 pub mod theme;
+mod threads;
 
 pub use keys::{Command, Context};
 pub use palette::Role;
@@ -91,6 +97,8 @@ pub enum Outcome {
 pub enum Target {
     /// A process: icicle, threads, latency, info.
     Process(ProcessKey),
+    /// Latency histograms of a CPU, or of the machine.
+    Latency(Scope),
 }
 
 /// What a line of text is asked for.

@@ -1,5 +1,7 @@
 //! Which panes there are: the places, and what each [`Target`] opens. The one file to touch when a pane is added.
 
+use super::latency::LatencyPane;
+use super::process::ProcessPane;
 use super::processes::ProcessesPane;
 use super::{Command, Pane, Target};
 use crate::model::Model;
@@ -24,9 +26,7 @@ pub fn all() -> Vec<Place> {
 /// The pane that shows a target; `None` if the model knows nothing of it any more.
 pub fn open(target: Target, model: &Model) -> Option<Box<dyn Pane>> {
     match target {
-        Target::Process(key) => {
-            model.process(key)?;
-            None
-        }
+        Target::Process(key) => Some(Box::new(ProcessPane::open(key, model)?)),
+        Target::Latency(scope) => Some(Box::new(LatencyPane::new(scope))),
     }
 }

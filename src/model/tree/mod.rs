@@ -13,7 +13,7 @@ use super::group::{StackSums, add_stack};
 use super::history::{LensCode, ON_CPU, blocked_code};
 use super::window::Window;
 use super::{Model, is_idle_wait};
-use crate::tick::{FrameKind, ProcessKey, StackId, State, StateNs};
+use crate::tick::{FrameKind, ProcessKey, StackEnd, StackId, State, StateNs};
 
 /// Which stacks a tree is made of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -128,6 +128,25 @@ impl Model {
         let range = self.history.resolve(query.window);
         let span_ns = range.map_or(self.observed_ns, |range| self.history.len_ns(range));
         builder.finish(query.lens, span_ns)
+    }
+
+    /// Why on-CPU stacks of a process are not complete, with how many samples each cost since we first saw it; the most
+    /// frequent first.
+    pub fn stack_ends(&self, process: ProcessKey) -> Vec<(StackEnd, u64)> {
+        let Some(entry) = self.processes.get(process) else { return Vec::new() };
+        let mut ends: Vec<(StackEnd, u64)> = Vec::new();
+        for (&(lens, stack), &(weight, _)) in entry.stacks.iter() {
+            let end = self.names.stacks.get(&stack).map_or(StackEnd::NotTaken, |stack| stack.end);
+            if lens != ON_CPU || matches!(end, StackEnd::Complete | StackEnd::KernelOnly) {
+                continue;
+            }
+            match ends.iter_mut().find(|(known, _)| known.name() == end.name()) {
+                Some((_, samples)) => *samples += weight,
+                None => ends.push((end, weight)),
+            }
+        }
+        ends.sort_by_key(|&(end, samples)| (std::cmp::Reverse(samples), end.name()));
+        ends
     }
 
     fn owners(&self, query: &TreeQuery) -> Vec<Owner<'_>> {

@@ -3,6 +3,7 @@
 mod explain;
 mod label;
 pub mod layout;
+mod pane;
 mod render;
 pub mod search;
 mod spot;
@@ -11,5 +12,6 @@ mod tests;
 mod view;
 
 pub use explain::window_name;
+pub use pane::IciclePane;
 pub use render::{draw, parts};
 pub use view::{Icicle, Under, next_window};

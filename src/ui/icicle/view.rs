@@ -80,7 +80,7 @@ impl Icicle {
         &self.tree
     }
 
-    /// Rows of cells, for the width given to [`Icicle::refresh`].
+    /// Rows of cells, for the width given to [`Icicle::resize`].
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
@@ -141,18 +141,15 @@ impl Icicle {
         self.search.as_ref()
     }
 
-    /// Makes the tree anew if the model has news or the query changed, and lays it out on that many columns and rows.
-    pub fn refresh(&mut self, model: &Model, columns: u16, rows: u16) {
+    /// Makes the tree anew if the model has news or the query changed.
+    pub fn refresh(&mut self, model: &Model) {
         let wanted = (model.ticks(), model.names_version(), self.query);
-        if self.made == Some(wanted) && self.size == (columns, rows) {
+        if self.made == Some(wanted) {
             return;
         }
-        if self.made != Some(wanted) {
-            self.show(model.tree(&self.query));
-            self.off = why_off(model.session(), self.query.lens);
-            self.made = Some(wanted);
-        }
-        self.resize(columns, rows);
+        self.off = why_off(model.session(), self.query.lens);
+        self.show(model.tree(&self.query));
+        self.made = Some(wanted);
     }
 
     /// Why there is nothing of this lens on this machine, if it is off.
@@ -169,8 +166,10 @@ impl Icicle {
 
     /// Lays out on that many columns and rows.
     pub fn resize(&mut self, columns: u16, rows: u16) {
-        self.size = (columns, rows);
-        self.arrange();
+        if self.size != (columns, rows) {
+            self.size = (columns, rows);
+            self.arrange();
+        }
     }
 
     fn arrange(&mut self) {

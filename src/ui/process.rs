@@ -1,0 +1,297 @@
+//! Inside a process: icicle, threads, latency, info. Stays when the process exits, and says so.
+
+use crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+
+use super::icicle::IciclePane;
+use super::info::InfoPane;
+use super::latency::LatencyPane;
+use super::threads::ThreadsPane;
+use super::{Answer, Command, Context, Outcome, Pane, Query, Theme, Wants, draw, format};
+use crate::model::{Exit, Model, Process, Scope};
+use crate::tick::{ProcessKey, Session, ThreadKey};
+
+/// The tabs, in their order.
+const TABS: [&str; 4] = ["icicle", "threads", "latency", "info"];
+const THREADS: usize = 1;
+const LATENCY: usize = 2;
+
+/// One process.
+pub struct ProcessPane {
+    key: ProcessKey,
+    tab: usize,
+    icicle: IciclePane,
+    threads: ThreadsPane,
+    latency: LatencyPane,
+    info: InfoPane,
+    /// As it was last known: the model forgets the dead, this view does not.
+    last: Process,
+    forgotten: bool,
+}
+
+impl ProcessPane {
+    /// `None` if the model knows nothing of it.
+    pub fn open(key: ProcessKey, model: &Model) -> Option<Self> {
+        let last = model.process(key)?.clone();
+        Some(ProcessPane {
+            key,
+            tab: 0,
+            icicle: IciclePane::new(Some(key)),
+            threads: ThreadsPane::new(key),
+            latency: LatencyPane::new(Scope::Process(key)),
+            info: InfoPane::new(last.clone()),
+            last,
+            forgotten: false,
+        })
+    }
+
+    fn pane(&self) -> &dyn Pane {
+        match self.tab {
+            0 => &self.icicle,
+            THREADS => &self.threads,
+            LATENCY => &self.latency,
+            _ => &self.info,
+        }
+    }
+
+    fn pane_mut(&mut self) -> &mut dyn Pane {
+        match self.tab {
+            0 => &mut self.icicle,
+            THREADS => &mut self.threads,
+            LATENCY => &mut self.latency,
+            _ => &mut self.info,
+        }
+    }
+
+    fn show(&mut self, tab: usize, model: &Model) {
+        self.tab = tab % TABS.len();
+        if !self.forgotten {
+            self.pane_mut().tick(model, false);
+        }
+    }
+
+    /// Latency of one thread only.
+    fn look_into(&mut self, thread: ThreadKey, model: &Model) {
+        self.latency = LatencyPane::new(Scope::Thread(thread));
+        self.show(LATENCY, model);
+    }
+
+    fn of_one_thread(&self) -> bool {
+        matches!(self.latency.scope(), Scope::Thread(_))
+    }
+
+    /// Back from one thread to the list of them.
+    fn leave_thread(&mut self, model: &Model) {
+        self.latency = LatencyPane::new(Scope::Process(self.key));
+        self.show(THREADS, model);
+    }
+
+    fn tab_at(&self, area: Rect, column: u16) -> Option<usize> {
+        tab_places(area).into_iter().position(|place| place.contains(&column))
+    }
+}
+
+/// Columns of each tab's name.
+fn tab_places(area: Rect) -> Vec<std::ops::Range<u16>> {
+    let mut x = area.x + 1;
+    let place = |name: &&str| {
+        let start = x;
+        x += name.len() as u16 + 4;
+        start..x - 1
+    };
+    TABS.iter().map(place).collect()
+}
+
+/// The line of tabs, and what lies below it.
+fn parts(area: Rect) -> (Rect, Rect) {
+    let tabs = draw::line(area, 0);
+    (tabs, Rect { y: area.y + tabs.height, height: area.height - tabs.height, ..area })
+}
+
+impl Pane for ProcessPane {
+    fn context(&self) -> Context {
+        self.pane().context()
+    }
+
+    fn title(&self, _model: &Model) -> String {
+        format!("{} {}", self.key.tgid, format::clean(&self.last.facts.comm))
+    }
+
+    fn about(&self, model: &Model) -> String {
+        about(&self.last, model)
+    }
+
+    fn command(&mut self, command: Command, model: &Model) -> Outcome {
+        match command {
+            Command::NextTab => self.show(self.tab + 1, model),
+            Command::PrevTab => self.show(self.tab + TABS.len() - 1, model),
+            Command::Enter if self.tab == THREADS => match self.threads.selected() {
+                Some(thread) => self.look_into(thread, model),
+                None => return Outcome::Done,
+            },
+            _ if self.forgotten && self.asks_the_model(command) => {
+                return Outcome::Say("it has exited: what is shown is what was last known".into());
+            }
+            _ => {
+                return match self.pane_mut().command(command, model) {
+                    Outcome::Ignored if command == Command::Back && self.tab == LATENCY && self.of_one_thread() => {
+                        self.leave_thread(model);
+                        Outcome::Done
+                    }
+                    outcome => outcome,
+                };
+            }
+        }
+        Outcome::Done
+    }
+
+    fn query(&mut self, query: Query, text: &str, model: &Model) -> Answer {
+        self.pane_mut().query(query, text, model)
+    }
+
+    fn picked(&mut self, command: Command, index: usize, model: &Model) {
+        self.pane_mut().picked(command, index, model);
+    }
+
+    fn mouse(&mut self, mouse: MouseEvent, area: Rect, model: &Model) -> Outcome {
+        let (tabs, body) = parts(area);
+        if !tabs.contains((mouse.column, mouse.row).into()) {
+            return self.pane_mut().mouse(mouse, body, model);
+        }
+        if mouse.kind == MouseEventKind::Down(MouseButton::Left)
+            && let Some(tab) = self.tab_at(tabs, mouse.column)
+        {
+            self.show(tab, model);
+        }
+        Outcome::Done
+    }
+
+    fn tick(&mut self, model: &Model, hold: bool) {
+        match model.process(self.key) {
+            Some(process) => self.last = process.clone(),
+            None => self.forgotten = true,
+        }
+        if !self.forgotten {
+            self.info.update(&self.last);
+            self.pane_mut().tick(model, hold);
+        }
+    }
+
+    fn layout(&mut self, area: Rect, model: &Model) {
+        self.pane_mut().layout(parts(area).1, model);
+    }
+
+    fn wants(&self) -> Wants {
+        Wants { visible: vec![self.key], focus: Some(self.key) }
+    }
+
+    fn render(&self, model: &Model, theme: &Theme, area: Rect, buf: &mut Buffer) {
+        let (tabs, body) = parts(area);
+        for ((at, name), place) in TABS.iter().enumerate().zip(tab_places(tabs)) {
+            let style = if at == self.tab { theme.accent() } else { theme.dim() };
+            let name = if at == self.tab { format!("[{name}]") } else { format!(" {name} ") };
+            let room = tabs.right().saturating_sub(place.start);
+            draw::put(buf, place.start, tabs.y, &name, room.min(tabs.height * room), style);
+        }
+        if let Scope::Thread(thread) = self.latency.scope()
+            && self.tab == LATENCY
+        {
+            draw::put_right(buf, tabs, &format!("thread {} only   Esc: all ", thread.tid), theme.accent());
+        }
+        self.pane().render(model, theme, body, buf);
+    }
+}
+
+impl ProcessPane {
+    /// Would make a view anew from a model that holds nothing of this process any more.
+    fn asks_the_model(&self, command: Command) -> bool {
+        use Command::{Idle, Invert, Lens, Merge, Window};
+        matches!(command, Lens | Invert | Merge | Window | Idle)
+    }
+}
+
+/// `14 threads  up 3h12m  /system.slice/postgresql  node 0: 73 %`, or how it ended.
+fn about(process: &Process, model: &Model) -> String {
+    let mut parts = Vec::new();
+    match process.exited {
+        Some(exit) => parts.push(ended(&exit, model)),
+        None => parts.push(match process.threads {
+            1 => "1 thread".into(),
+            threads => format!("{} threads", format::grouped(threads.into())),
+        }),
+    }
+    if process.exited.is_none()
+        && let Some(span) = model.span()
+    {
+        let age = span.end_ns.saturating_add(model.session().boot_offset_ns).saturating_sub(process.key.start_ns);
+        parts.push(format!("up {}", format::age(age)));
+    }
+    parts.extend(process.facts.cgroup.as_deref().map(|path| format::clean(path).into_owned()));
+    parts.extend(nodes(&process.all.node_ns, model.session()));
+    parts.join("  ")
+}
+
+/// `exited (status 3), 12s ago`, `killed by SIGKILL, …`.
+fn ended(exit: &Exit, model: &Model) -> String {
+    let words = exit_words(exit.status);
+    match model.span() {
+        Some(span) => format!("{words}, {} ago", format::age(span.end_ns.saturating_sub(exit.at_ns))),
+        None => words,
+    }
+}
+
+/// How a process ended, from its wait status.
+pub fn exit_words(status: Option<u32>) -> String {
+    match status {
+        None => "exited (status not known)".into(),
+        Some(status) if status & 0x7f == 0 => format!("exited (status {})", status >> 8 & 0xff),
+        Some(status) => format!("killed by {}", signal_name(status & 0x7f)),
+    }
+}
+
+fn signal_name(signal: u32) -> String {
+    const NAMES: [&str; 31] = [
+        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM",
+        "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF",
+        "WINCH", "IO", "PWR", "SYS",
+    ];
+    match (signal as usize).checked_sub(1).and_then(|at| NAMES.get(at)) {
+        Some(name) => format!("SIG{name}"),
+        None => format!("signal {signal}"),
+    }
+}
+
+/// `node 0: 73 %` for each node on which it ran; empty on one node.
+pub fn nodes(node_ns: &[u64], session: &Session) -> Vec<String> {
+    let total: u64 = node_ns.iter().fold(0, |sum: u64, &ns| sum.saturating_add(ns));
+    if total == 0 || session.nodes.len() < 2 {
+        return Vec::new();
+    }
+    let share = |ns: u64| format::percent(ns as f64 / total as f64);
+    let ids = session.nodes.iter().map(|(id, _)| *id);
+    ids.zip(node_ns).filter(|&(_, &ns)| ns > 0).map(|(id, &ns)| format!("node {id}: {} %", share(ns))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wait_statuses_in_words() {
+        assert_eq!(exit_words(Some(0)), "exited (status 0)");
+        assert_eq!(exit_words(Some(3 << 8)), "exited (status 3)");
+        assert_eq!(exit_words(Some(9)), "killed by SIGKILL");
+        assert_eq!(exit_words(Some(11 | 0x80)), "killed by SIGSEGV");
+        assert_eq!(exit_words(Some(40)), "killed by signal 40");
+        assert_eq!(exit_words(None), "exited (status not known)");
+    }
+
+    #[test]
+    fn node_spread() {
+        let session = Session { nodes: vec![(0, vec![0]), (2, vec![1])], ..Session::default() };
+        assert_eq!(nodes(&[73, 27], &session), ["node 0: 73.0 %", "node 2: 27.0 %"]);
+        assert!(nodes(&[0, 0], &session).is_empty());
+        assert!(nodes(&[5], &Session::default()).is_empty());
+    }
+}
