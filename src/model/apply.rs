@@ -119,6 +119,7 @@ impl Model {
         entry.thread.tick.add_thread(&tick);
         if let Some(process) = self.processes.at_mut(entry.process) {
             process.seen = self.ticks;
+            process.process.tick.add_thread(&tick);
             process.process.threads += u32::from(tick.now.is_some());
             let comm = &mut process.process.facts.comm;
             let names_it = tick.key.tid == process.process.key.tgid || comm.is_empty();

@@ -11,7 +11,11 @@ mod history;
 mod latency;
 mod names;
 mod pack;
+#[cfg(test)]
+mod story;
 mod table;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod window;
 
