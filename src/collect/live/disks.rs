@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use libbpf_rs::{MapCore, MapFlags};
 
 use super::hists::of_window;
-use super::maps::{self, monotonic_ns};
+use super::maps::monotonic_ns;
 use super::rings::Ring;
 use super::skel::block::{
     BlockSkel,
@@ -174,12 +174,4 @@ fn slow_of(record: &slow_rec) -> Option<SlowRequest> {
         process: ProcessKey { tgid: record.tgid, start_ns: record.start_ns },
         comm: wire::comm(&record.comm),
     })
-}
-
-/// Memory of the object's maps, bytes.
-pub fn memory(skel: &BlockSkel<'_>) -> u64 {
-    maps::memory_of(&skel.maps.requests)
-        + maps::memory_of(&skel.maps.disks)
-        + maps::memory_of(&skel.maps.ios)
-        + maps::memory_of(&skel.maps.slow)
 }

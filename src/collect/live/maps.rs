@@ -1,6 +1,6 @@
 //! What libbpf-rs does not offer: the mapped page of `flip`, and draining a map in batches into one buffer.
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use libbpf_rs::{MapCore, MapFlags};
@@ -101,6 +101,25 @@ pub fn sum_percpu(map: &impl MapCore, entries: usize) -> Vec<u64> {
             _ => 0,
         })
         .collect()
+}
+
+/// Counters of an array of u64.
+pub fn counters(map: &impl MapCore, entries: usize) -> Vec<u64> {
+    (0..entries as u32)
+        .map(|index| match map.lookup(&index.to_ne_bytes(), MapFlags::ANY) {
+            Ok(Some(value)) => wire::read::<u64>(&value).unwrap_or(0),
+            _ => 0,
+        })
+        .collect()
+}
+
+/// Runs of a program and ns in it, while `kernel.bpf_stats_enabled` is on; they only grow.
+pub fn run_statistics(program: &impl AsFd) -> Option<(u64, u64)> {
+    let mut info = libbpf_sys::bpf_prog_info::default();
+    let mut len = size_of::<libbpf_sys::bpf_prog_info>() as u32;
+    // SAFETY: the kernel writes at most `len` bytes of a structure of integers that is ours; all its pointers are null.
+    let failed = unsafe { libbpf_sys::bpf_prog_get_info_by_fd(program.as_fd().as_raw_fd(), &mut info, &mut len) };
+    (failed == 0).then_some((info.run_cnt, info.run_time_ns))
 }
 
 /// Memory that the kernel charges for a map, bytes, from its fdinfo.

@@ -8,8 +8,10 @@ mod cpus;
 mod disks;
 mod hists;
 mod life;
+mod machine;
 mod maps;
 mod objects;
+mod processes;
 mod rings;
 mod sampler;
 mod skel;
@@ -24,18 +26,23 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use libbpf_rs::Iter;
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
+use rustix::time::ClockId;
 
+use self::machine::Machine;
 use self::maps::{Closed, FlipPage};
 use self::objects::Objects;
+use self::processes::Processes;
 use self::rings::Ring;
 use self::stacks::{Stacks, Weights};
-use self::tasks::{Record, Spilled, Tasks};
+use self::tasks::{Leader, Record, Spilled, Tasks};
+use super::host::{self, Identity};
 use super::modules::Resolver;
+use super::nodes::nodes;
 use super::symbols::SymbolWorker;
 use super::{Request, Source, SourceError};
 use crate::tick::{
-    Batch, Cost, Event, Lens, Life, Loss, Names, ProcessFacts, ProcessKey, Session, StackWeight, State, Tick,
+    Batch, Lens, Life, Loss, Names, ProcessKey, Session, StackWeight, State, Tick,
 };
 
 /// Frames of one part of a stack at most, as in `src/bpf/sberf.h`.
@@ -89,14 +96,11 @@ pub struct Live {
     sampling: Option<sampler::Events>,
     disks: Option<disks::Disks>,
     tasks: Tasks,
-    cpus: cpus::Cpus,
     stacks: Stacks,
     resolver: Resolver,
-    facts: FxHashMap<ProcessKey, ProcessFacts>,
-    changed: FxHashSet<ProcessKey>,
-    facts_book: Book,
-    host: Host,
-    map_bytes: u64,
+    processes: Processes,
+    machine: Machine,
+    nodes: Vec<(u32, Vec<u32>)>,
     next_tick: Instant,
     /// Last accounts of threads that ended after the flip: they belong to the next tick.
     early_dead: Vec<Record>,
@@ -129,8 +133,8 @@ fn failed(what: &str) -> impl Fn(libbpf_rs::Error) -> SourceError {
 impl Live {
     /// Loads and attaches everything this kernel takes, and begins the first interval.
     pub fn start(options: LiveOptions) -> Result<Self, SourceError> {
-        let machine = Machine::read();
-        let objects = Objects::load(&options, &machine.nodes)?;
+        let nodes = nodes();
+        let objects = Objects::load(&options, &nodes)?;
         let maps = &objects.sched.maps;
         let rings = Rings {
             frames: Ring::new(&maps.frames).map_err(failed("opening the ring of frames"))?,
@@ -156,14 +160,11 @@ impl Live {
             disks,
             sampling: None,
             tasks: Tasks::default(),
-            cpus: cpus::Cpus::default(),
             stacks: Stacks::default(),
             resolver: Resolver::new(symbols),
-            facts: FxHashMap::default(),
-            changed: FxHashSet::default(),
-            facts_book: Book,
-            host: Host,
-            map_bytes: 0,
+            processes: Processes::new(&nodes.iter().map(|(node, _)| *node).collect::<Vec<_>>()),
+            machine: Machine::new(&nodes, &objects),
+            nodes,
             early_dead: Vec::new(),
             lost: Vec::new(),
             iterator_bytes: Vec::new(),
@@ -172,18 +173,17 @@ impl Live {
             options,
         };
         live.flip.advance();
-        live.sample(&machine.cpus);
-        live.session = live.describe(machine);
+        live.sample();
+        live.describe();
         // The first pass adopts the threads that are there; what it tells is of an interval before ours.
         live.iterate().map_err(|error| SourceError(format!("running the task iterator failed: {error}")))?;
-        let mut baseline = Tick::default();
-        live.take_machine(Closed { generation: 0, start_ns: 0, end_ns: 0 }, &mut baseline);
         Ok(live)
     }
 
-    fn sample(&mut self, cpus: &[u32]) {
+    fn sample(&mut self) {
+        let online = self.machine.online();
         let Some(oncpu) = &mut self.objects.oncpu else { return };
-        match sampler::Events::start(&oncpu.progs.sample, cpus, self.options.rate_hz) {
+        match sampler::Events::start(&oncpu.progs.sample, &online, self.options.rate_hz) {
             Ok(events) => self.sampling = Some(events),
             Err(why) => {
                 self.objects.lenses.retain(|lens| lens.name != "oncpu");
@@ -225,8 +225,8 @@ impl Live {
                 self.options.interval = interval;
                 self.next_tick = self.next_tick.min(Instant::now() + interval);
             }
-            Request::Visible(processes) => self.facts_book.visible(processes),
-            Request::Focus(process) => self.facts_book.focus(process),
+            Request::Visible(processes) => self.processes.visible(&processes),
+            Request::Focus(process) => self.processes.focus(process),
             // A live kernel does not wait.
             Request::Hold(_) => {}
         }
@@ -254,7 +254,7 @@ impl Live {
     fn tick(&mut self) -> Result<Tick, SourceError> {
         let started = Instant::now();
         let closed = self.flip.advance();
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
+        let wall = wall_ns();
         let maps = &self.objects.sched.maps;
         maps::wait_for_programs(&maps.stacks, &maps.stacks_even).map_err(failed("flipping the interval"))?;
         let late_ticks = self.schedule();
@@ -269,18 +269,30 @@ impl Live {
 
         let (events, malformed) = self.rings.life.as_ref().map_or((Vec::new(), 0), |ring| life::events(&ring.take()));
         losses.add(Loss::Malformed, malformed);
-        self.take_threads(closed, &mut tick, &mut losses)?;
-        self.take_facts(&events, &mut tick);
+        for event in events.iter().filter(|event| event.what == Life::Exec) {
+            self.resolver.exec(event.process);
+        }
+        let leaders = self.take_threads(closed, &mut tick, &mut losses)?;
+        tick.processes = self.processes.update(&leaders, &events);
+        self.processes.reconcile(tick.threads.iter().map(|thread| thread.key.tid), host::now_ns(ClockId::Boottime));
+        losses.add(Loss::HiddenTasks, self.processes.take_hidden());
         self.take_disks(closed, &mut tick, &mut losses)?;
-        self.take_machine(closed, &mut tick);
-        self.bury(&events);
+        for (loss, count) in self.machine.fill(&self.objects, closed.generation, &mut tick) {
+            losses.add(loss, count);
+        }
+        self.follow_cpus(&tick);
+        for event in &events {
+            if let Life::Exit { .. } = event.what {
+                self.resolver.forget(event.process);
+            }
+        }
         tick.events = events;
         tick.events.retain(|event| self.wants(event.process.tgid));
         self.resolver.found(&mut tick.names);
         self.take_losses(&mut losses);
         tick.losses = losses.0.into_iter().filter(|&(_, count)| count > 0).collect();
         tick.losses.sort_by_key(|&(loss, _)| loss as u8);
-        tick.cost = self.cost(started);
+        tick.cost = self.machine.cost(started);
         Ok(tick)
     }
 
@@ -296,7 +308,12 @@ impl Live {
     }
 
     /// Threads, and the stacks they were seen at.
-    fn take_threads(&mut self, closed: Closed, tick: &mut Tick, losses: &mut Losses) -> Result<(), SourceError> {
+    fn take_threads(
+        &mut self,
+        closed: Closed,
+        tick: &mut Tick,
+        losses: &mut Losses,
+    ) -> Result<Vec<Leader>, SourceError> {
         self.iterate().map_err(|error| SourceError(format!("running the task iterator failed: {error}")))?;
         let dead = self.take_dead(closed, losses);
         let even = closed.generation & 1 == 0;
@@ -334,15 +351,15 @@ impl Live {
         tick.stacks = self.stacks.resolve(weights, &mut self.resolver, &mut tick.names);
         tick.stacks.retain(|weight| self.options.pids.is_empty() || self.options.pids.contains(&weight.process.tgid));
         self.note_untaken(&harvest.not_taken, tick);
-        for leader in harvest.leaders {
-            let facts =
-                self.facts.entry(leader.key).or_insert_with(|| ProcessFacts { key: leader.key, ..Default::default() });
-            let fresh = facts.comm.is_empty();
-            if leader.update(facts) || fresh {
-                self.changed.insert(leader.key);
-            }
-        }
-        Ok(())
+        Ok(harvest.leaders)
+    }
+
+    /// CPUs come and go: sampling follows.
+    fn follow_cpus(&mut self, tick: &Tick) {
+        let (Some(oncpu), Some(sampling)) = (&mut self.objects.oncpu, &mut self.sampling) else { return };
+        let online: Vec<u32> = tick.cpus.iter().map(|cpu| cpu.id).collect();
+        // What could not be opened now is tried again at the next tick.
+        let _ = sampling.follow(&oncpu.progs.sample, &online);
     }
 
     /// Last accounts that belong to the closed interval; those of threads that ended since wait for the next tick.
@@ -397,44 +414,14 @@ impl Live {
 
     fn take_disks(&mut self, closed: Closed, tick: &mut Tick, losses: &mut Losses) -> Result<(), SourceError> {
         let (Some(disks), Some(block)) = (&mut self.disks, &self.objects.block) else { return Ok(()) };
-        let host = &mut self.host;
+        let machine = &mut self.machine;
         let harvest =
-            disks.harvest(block, closed.generation, |dev| host.disk_name(dev)).map_err(failed("draining the disks"))?;
+            disks.harvest(block, closed.generation, |dev| machine.disk_name(dev)).map_err(failed("draining the disks"))?;
         losses.add(Loss::Malformed, harvest.malformed);
         tick.disks = harvest.disks;
         tick.io = harvest.io;
         tick.slow_requests = harvest.slow;
         Ok(())
-    }
-
-    fn take_machine(&mut self, closed: Closed, tick: &mut Tick) {
-        let maps = &self.objects.sched.maps;
-        tick.cpus = self.session.cpus.iter().map(|&id| crate::tick::CpuTick { id, ..Default::default() }).collect();
-        self.cpus.fill(&maps.cpus, closed.generation, &mut tick.cpus);
-        if let Some(oncpu) = &self.objects.oncpu {
-            self.cpus.fill_samples(&oncpu.maps.sampled, &mut tick.cpus);
-        }
-    }
-
-    /// Facts that changed, of those processes that are looked for.
-    fn take_facts(&mut self, events: &[Event], tick: &mut Tick) {
-        for event in events {
-            if event.what == Life::Exec {
-                self.resolver.exec(event.process);
-            }
-        }
-        let changed = std::mem::take(&mut self.changed);
-        tick.processes.extend(changed.iter().filter_map(|key| self.facts.get(key)).cloned());
-    }
-
-    /// Lets go of processes that ended.
-    fn bury(&mut self, events: &[Event]) {
-        for event in events {
-            if let Life::Exit { .. } = event.what {
-                self.resolver.forget(event.process);
-                self.facts.remove(&event.process);
-            }
-        }
     }
 
     /// Counts of the kernel side since the last tick.
@@ -447,23 +434,28 @@ impl Live {
         self.lost = counts;
     }
 
-    fn cost(&mut self, started: Instant) -> Cost {
-        Cost { late_ns: started.elapsed().as_nanos() as u64, map_bytes: self.map_bytes, ..Cost::default() }
-    }
-
-    fn describe(&self, machine: Machine) -> Session {
-        Session {
+    fn describe(&mut self) {
+        let identity = Identity::read();
+        self.session = Session {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             command: self.options.command.clone(),
-            cpus: machine.cpus,
-            nodes: machine.nodes,
+            hostname: identity.hostname,
+            kernel: identity.kernel,
+            arch: identity.arch,
+            cpus: self.machine.online(),
+            nodes: self.nodes.clone(),
             sampler: self.sampling.as_ref().map_or_else(Default::default, |events| events.kind().clone()),
             interval_ns: self.options.interval.as_nanos() as u64,
-            lenses: self.objects.lenses.clone(),
+            started_wall_ns: wall_ns(),
+            boot_offset_ns: host::boot_offset_ns(),
             page_bytes: rustix::param::page_size() as u64,
-            ..Session::default()
-        }
+            lenses: self.objects.lenses.clone(),
+        };
     }
+}
+
+fn wall_ns() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
 }
 
 /// Causes in the order of `enum loss` in `src/bpf/sberf.h`.
@@ -488,26 +480,4 @@ impl Losses {
     fn add(&mut self, loss: Loss, count: u64) {
         *self.0.entry(loss).or_default() += count;
     }
-}
-
-struct Machine {
-    cpus: Vec<u32>,
-    nodes: Vec<(u32, Vec<u32>)>,
-}
-impl Machine {
-    fn read() -> Self {
-        let n = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
-        Machine { cpus: (0..n).collect(), nodes: vec![(0, (0..n).collect())] }
-    }
-}
-struct Host;
-impl Host {
-    fn disk_name(&mut self, dev: u32) -> String {
-        format!("{}:{}", dev >> 20, dev & 0xfffff)
-    }
-}
-struct Book;
-impl Book {
-    fn visible(&mut self, _: Vec<ProcessKey>) {}
-    fn focus(&mut self, _: Option<ProcessKey>) {}
 }

@@ -2,13 +2,14 @@
 //! optional: each is tried by loading it, and what fails is told as a [`LensStatus`].
 
 use std::mem::MaybeUninit;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Mutex, Once, PoisonError};
 
-use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 use libbpf_rs::{Link, MapCore, OpenObject};
 
 use super::LiveOptions;
+use super::maps::memory_of;
 use super::skel::{block, life, numa, oncpu, sched};
 use crate::collect::SourceError;
 use crate::tick::LensStatus;
@@ -94,6 +95,36 @@ impl Objects {
             _ => keep(&mut lenses, "numa", load_numa(&sched, nodes, &mut links)),
         };
         Ok(Objects { sched, oncpu, life, block, numa, tasks, lenses, _links: links })
+    }
+}
+
+impl Objects {
+    /// Memory of all maps, bytes, as the kernel states it.
+    pub fn map_bytes(&self) -> u64 {
+        let sched = self.sched.object().maps().map(|map| memory_of(&map)).sum::<u64>();
+        let oncpu = self.oncpu.as_ref().map_or(0, |oncpu| memory_of(&oncpu.maps.scratch) + memory_of(&oncpu.maps.sampled));
+        let life = self.life.as_ref().map_or(0, |life| memory_of(&life.maps.life));
+        let block = self.block.as_ref().map_or(0, |block| block.object().maps().map(|map| memory_of(&map)).sum());
+        sched + oncpu + life + block
+    }
+
+    /// Every program that is loaded, by name.
+    pub fn programs(&self) -> Vec<(String, OwnedFd)> {
+        let objects = [
+            Some(self.sched.object()),
+            self.oncpu.as_ref().map(|skel| skel.object()),
+            self.life.as_ref().map(|skel| skel.object()),
+            self.block.as_ref().map(|skel| skel.object()),
+            self.numa.as_ref().map(|skel| skel.object()),
+        ];
+        let programs = objects.into_iter().flatten().flat_map(|object| object.progs());
+        // A program that was left out has no descriptor.
+        programs
+            .filter(|program| program.as_fd().as_raw_fd() >= 0)
+            .filter_map(|program| {
+                Some((program.name().to_string_lossy().into_owned(), program.as_fd().try_clone_to_owned().ok()?))
+            })
+            .collect()
     }
 }
 

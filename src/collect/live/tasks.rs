@@ -217,11 +217,6 @@ impl Tasks {
         }
         merge(&mut harvest.threads, tick, task.dead != 0 || seen.tick == 0);
     }
-
-    /// Threads known now.
-    pub fn len(&self) -> usize {
-        self.seen.len()
-    }
 }
 
 /// The last account of a thread may come as two records, one for each interval it touched: they are one thread.

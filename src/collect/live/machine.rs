@@ -1,0 +1,165 @@
+//! The machine around the BPF maps: CPUs, nodes, disks by name, gauges, and what this program costs it.
+
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use super::cpus::Cpus;
+use super::maps;
+use super::objects::Objects;
+use crate::collect::cpus::{CpuTimes, Frequencies, online};
+use crate::collect::disks::Disks;
+use crate::collect::host::{Gauges, OwnCost};
+use crate::collect::nodes::{NodeMemories, NodeMemory};
+use crate::tick::{Cost, CpuTick, DiskTick, Loss, NodeTick, ProgramCost, Tick};
+
+/// Nodes that the kernel side counts, as `MAX_NODES` in `src/bpf/sberf.h`.
+const MAX_NODES: usize = 8;
+
+/// Readers that belong to the machine, each with its last reading.
+pub struct Machine {
+    nodes: Vec<(u32, Vec<u32>)>,
+    times: CpuTimes,
+    frequencies: Frequencies,
+    counters: Cpus,
+    memories: NodeMemories,
+    gauges: Gauges,
+    disks: Disks,
+    own: OwnCost,
+    own_cpu_ns: u64,
+    map_bytes: u64,
+    moves: Vec<u64>,
+    programs: Vec<Program>,
+}
+
+/// A loaded program, and what its statistics read last.
+struct Program {
+    name: String,
+    fd: OwnedFd,
+    runs: u64,
+    ns: u64,
+}
+
+impl Machine {
+    /// Takes the first readings.
+    pub fn new(nodes: &[(u32, Vec<u32>)], objects: &Objects) -> Self {
+        let own = OwnCost::new();
+        let mut machine = Machine {
+            nodes: nodes.to_vec(),
+            times: CpuTimes::new(),
+            frequencies: Frequencies::of(&online()),
+            counters: Cpus::default(),
+            memories: NodeMemories::of(nodes),
+            gauges: Gauges::new(),
+            disks: Disks::default(),
+            own_cpu_ns: own.cpu_ns(),
+            own,
+            map_bytes: objects.map_bytes(),
+            moves: Vec::new(),
+            programs: objects.programs().into_iter().map(|(name, fd)| Program { name, fd, runs: 0, ns: 0 }).collect(),
+        };
+        machine.fill(objects, 0, &mut Tick::default());
+        machine
+    }
+
+    /// CPUs that are online.
+    pub fn online(&self) -> Vec<u32> {
+        online()
+    }
+
+    /// Fills in CPUs, nodes and gauges of the interval `generation`, and adds disks that did nothing.
+    pub fn fill(&mut self, objects: &Objects, generation: u64, tick: &mut Tick) -> Vec<(Loss, u64)> {
+        self.frequencies.refresh();
+        tick.cpus = self.cpus();
+        self.counters.fill(&objects.sched.maps.cpus, generation, &mut tick.cpus);
+        if let Some(oncpu) = &objects.oncpu {
+            self.counters.fill_samples(&oncpu.maps.sampled, &mut tick.cpus);
+        }
+        tick.nodes = self.node_ticks(objects, tick);
+        tick.host = self.gauges.read();
+        for (dev, name) in self.disks.all() {
+            if objects.block.is_some() && !tick.disks.iter().any(|disk| disk.dev == dev) {
+                tick.disks.push(DiskTick { dev, name, ..DiskTick::default() });
+            }
+        }
+        tick.disks.sort_by_key(|disk| disk.dev);
+        vec![(Loss::Underflow, self.times.take_backwards())]
+    }
+
+    /// Name of a disk.
+    pub fn disk_name(&mut self, dev: u32) -> String {
+        self.disks.name(dev)
+    }
+
+    fn cpus(&mut self) -> Vec<CpuTick> {
+        let times = self.times.read();
+        times
+            .into_iter()
+            .map(|time| CpuTick {
+                id: time.id,
+                node: self.nodes.iter().find(|(_, cpus)| cpus.contains(&time.id)).map_or(0, |(node, _)| *node),
+                user_ns: time.user_ns,
+                kernel_ns: time.kernel_ns,
+                irq_ns: time.irq_ns,
+                softirq_ns: time.softirq_ns,
+                steal_ns: time.steal_ns,
+                idle_ns: time.idle_ns,
+                mhz: self.frequencies.mhz(time.id),
+                ..CpuTick::default()
+            })
+            .collect()
+    }
+
+    fn node_ticks(&mut self, objects: &Objects, tick: &Tick) -> Vec<NodeTick> {
+        let moves = self.moves_since(objects);
+        let one = self.nodes.len() == 1;
+        let memories = self.memories.read();
+        let mut nodes: Vec<NodeTick> =
+            memories.iter().enumerate().map(|(index, memory)| node_tick(index, memory, &moves)).collect();
+        for thread in &tick.threads {
+            if one {
+                nodes.iter_mut().for_each(|node| node.on_cpu_ns += thread.ns.on_cpu());
+            } else {
+                nodes.iter_mut().zip(&thread.node_ns).for_each(|(node, ns)| node.on_cpu_ns += ns);
+            }
+        }
+        nodes
+    }
+
+    /// Threads moved between nodes since the last reading, from × to.
+    fn moves_since(&mut self, objects: &Objects) -> Vec<u64> {
+        let Some(numa) = &objects.numa else { return Vec::new() };
+        let counters = maps::counters(&numa.maps.moves, MAX_NODES * MAX_NODES);
+        let since =
+            counters.iter().enumerate().map(|(at, now)| now.saturating_sub(self.moves.get(at).copied().unwrap_or(0)));
+        let since = since.collect();
+        self.moves = counters;
+        since
+    }
+
+    /// What observing cost since the last call. `started`: when the tick began to be made.
+    pub fn cost(&mut self, started: Instant) -> Cost {
+        let cpu_ns = self.own.cpu_ns();
+        let user_space_ns = cpu_ns.saturating_sub(std::mem::replace(&mut self.own_cpu_ns, cpu_ns));
+        Cost {
+            user_space_ns,
+            rss_bytes: self.own.rss_bytes(),
+            map_bytes: self.map_bytes,
+            programs: self.programs.iter_mut().filter_map(Program::since).collect(),
+            late_ns: started.elapsed().as_nanos() as u64,
+        }
+    }
+}
+
+impl Program {
+    /// Runs and time since the last call; `None` while the kernel's statistics are off.
+    fn since(&mut self) -> Option<ProgramCost> {
+        let (runs, ns) = maps::run_statistics(&self.fd)?;
+        let cost = ProgramCost {
+            name: self.name.clone(),
+            runs: runs.saturating_sub(self.runs),
+            ns: ns.saturating_sub(self.ns),
+        };
+        (self.runs, self.ns) = (runs, ns);
+        (cost.runs > 0).then_some(cost)
+    }
+}

@@ -1,0 +1,134 @@
+//! Facts of processes: what the task iterator says at each tick, joined with what procfs says now and then.
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::tasks::Leader;
+use crate::collect::facts::Facts;
+use crate::tick::{Event, Life, ProcessFacts, ProcessKey};
+
+/// Ticks between two comparisons of the task iterator with procfs.
+const RECONCILE_EVERY: u64 = 60;
+
+/// All processes that are known.
+pub struct Processes {
+    facts: Facts,
+    known: FxHashMap<ProcessKey, Entry>,
+    changed: FxHashSet<ProcessKey>,
+    tick: u64,
+    hidden: u64,
+}
+
+struct Entry {
+    facts: ProcessFacts,
+    /// The last tick whose iterator showed it.
+    seen: u64,
+}
+
+impl Processes {
+    /// None yet. `nodes`: ids of the NUMA nodes.
+    pub fn new(nodes: &[u32]) -> Self {
+        Processes {
+            facts: Facts::new(nodes),
+            known: FxHashMap::default(),
+            changed: FxHashSet::default(),
+            tick: 0,
+            hidden: 0,
+        }
+    }
+
+    /// Processes on the screen.
+    pub fn visible(&mut self, keys: &[ProcessKey]) {
+        self.facts.want(keys);
+    }
+
+    /// The process that is looked at.
+    pub fn focus(&mut self, key: Option<ProcessKey>) {
+        self.facts.focus(key);
+    }
+
+    /// Takes in what the iterator showed and what happened; returns the facts that changed.
+    pub fn update(&mut self, leaders: &[Leader], events: &[Event]) -> Vec<ProcessFacts> {
+        self.tick += 1;
+        for event in events.iter().filter(|event| event.what == Life::Exec) {
+            self.facts.exec(event.process);
+        }
+        for leader in leaders {
+            self.meet(leader);
+        }
+        self.read();
+        self.forget(events);
+        let known = &self.known;
+        self.changed.drain().filter_map(|key| known.get(&key)).map(|entry| entry.facts.clone()).collect()
+    }
+
+    fn meet(&mut self, leader: &Leader) {
+        let tick = self.tick;
+        let facts = &mut self.facts;
+        let mut fresh = false;
+        let entry = self.known.entry(leader.key).or_insert_with(|| {
+            fresh = true;
+            if !leader.kernel {
+                facts.born(leader.key);
+            }
+            Entry { facts: ProcessFacts { key: leader.key, ..ProcessFacts::default() }, seen: tick }
+        });
+        entry.seen = tick;
+        if leader.update(&mut entry.facts) || fresh {
+            self.changed.insert(leader.key);
+        }
+    }
+
+    /// What the reader of procfs has found meanwhile.
+    fn read(&mut self) {
+        let news = self.facts.refresh();
+        for (key, part) in news.facts {
+            let Some(entry) = self.known.get_mut(&key) else { continue };
+            entry.facts.cmdline = part.cmdline;
+            entry.facts.exe = part.exe;
+            entry.facts.cgroup = part.cgroup;
+            entry.facts.inner_pid = part.inner_pid;
+            self.changed.insert(key);
+        }
+        if let Some((key, bytes)) = news.placement
+            && let Some(entry) = self.known.get_mut(&key)
+        {
+            entry.facts.node_bytes = Some(bytes);
+            self.changed.insert(key);
+        }
+        if let Some(hidden) = news.hidden {
+            self.hidden = hidden;
+        }
+    }
+
+    /// Lets go of processes that ended, also of those whose end was not told of.
+    fn forget(&mut self, events: &[Event]) {
+        for event in events {
+            if let Life::Exit { .. } = event.what
+                && self.known.get(&event.process).is_none_or(|entry| entry.seen < self.tick)
+            {
+                self.known.remove(&event.process);
+                self.facts.gone(event.process);
+            }
+        }
+        let (tick, facts) = (self.tick, &mut self.facts);
+        self.known.retain(|key, entry| {
+            let keep = entry.seen + 2 > tick;
+            if !keep {
+                facts.gone(*key);
+            }
+            keep
+        });
+    }
+
+    /// Now and then has the threads that the iterator showed compared with those that procfs has.
+    pub fn reconcile(&mut self, tids: impl Iterator<Item = u32>, boot_ns: u64) {
+        if self.tick % RECONCILE_EVERY == 1 {
+            self.facts.reconcile(tids.collect(), boot_ns);
+        }
+    }
+
+    /// Threads that procfs has and the iterator does not show, as last compared; told once.
+    pub fn take_hidden(&mut self) -> u64 {
+        std::mem::take(&mut self.hidden)
+    }
+}
