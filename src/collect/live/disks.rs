@@ -127,10 +127,10 @@ fn of_generation<K: wire::Wire, V: wire::Wire>(
 ) -> libbpf_rs::Result<Vec<(K, V)>> {
     let mut found = Vec::new();
     for (key, value) in map.lookup_batch(256, MapFlags::ANY, MapFlags::ANY)? {
-        if let (Some(key), Some(value)) = (wire::read::<K>(&key), wire::read::<V>(&value)) {
-            if u64::from(parity(&key)) == generation & 1 {
-                found.push((key, value));
-            }
+        if let (Some(key), Some(value)) = (wire::read::<K>(&key), wire::read::<V>(&value))
+            && u64::from(parity(&key)) == generation & 1
+        {
+            found.push((key, value));
         }
     }
     for (key, _) in &found {

@@ -163,3 +163,19 @@ impl Program {
         (cost.runs > 0).then_some(cost)
     }
 }
+
+/// Node `index` without its on-CPU time. `moves`: from × to, empty where nothing is moved.
+fn node_tick(index: usize, memory: &NodeMemory, moves: &[u64]) -> NodeTick {
+    let moved = |from: usize, to: usize| moves.get(from * MAX_NODES + to).copied().unwrap_or(0);
+    let others = || (0..MAX_NODES).filter(move |&other| other != index);
+    NodeTick {
+        id: memory.id,
+        on_cpu_ns: 0,
+        total_bytes: memory.total_bytes,
+        free_bytes: memory.free_bytes,
+        moved_in: others().map(|from| moved(from, index)).sum(),
+        moved_out: others().map(|to| moved(index, to)).sum(),
+        numa_hit: memory.numa_hit,
+        numa_miss: memory.numa_miss,
+    }
+}

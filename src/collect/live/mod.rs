@@ -35,15 +35,13 @@ use self::objects::Objects;
 use self::processes::Processes;
 use self::rings::Ring;
 use self::stacks::{Stacks, Weights};
-use self::tasks::{Leader, Record, Spilled, Tasks};
+use self::tasks::{Interval, Leader, Record, Spilled, Tasks};
 use super::host::{self, Identity};
 use super::modules::Resolver;
 use super::nodes::nodes;
 use super::symbols::SymbolWorker;
 use super::{Request, Source, SourceError};
-use crate::tick::{
-    Batch, Lens, Life, Loss, Names, ProcessKey, Session, StackWeight, State, Tick,
-};
+use crate::tick::{Batch, Lens, Life, Loss, Names, ProcessKey, Session, StackWeight, State, Tick};
 
 /// Frames of one part of a stack at most, as in `src/bpf/sberf.h`.
 const MAX_FRAMES: usize = 127;
@@ -343,8 +341,8 @@ impl Live {
 
         let pids = std::mem::take(&mut self.options.pids);
         let wanted = |tgid: u32| pids.is_empty() || pids.contains(&tgid);
-        let harvest =
-            self.tasks.harvest(closed, dead, &self.iterator_bytes, &self.session.nodes, &spilled, &mut weights, wanted);
+        let interval = Interval { closed, nodes: &self.nodes, spilled: &spilled };
+        let harvest = self.tasks.harvest(&interval, dead, &self.iterator_bytes, &mut weights, wanted);
         self.options.pids = pids;
         losses.add(Loss::Malformed, harvest.malformed);
         tick.threads = harvest.threads;
@@ -415,8 +413,9 @@ impl Live {
     fn take_disks(&mut self, closed: Closed, tick: &mut Tick, losses: &mut Losses) -> Result<(), SourceError> {
         let (Some(disks), Some(block)) = (&mut self.disks, &self.objects.block) else { return Ok(()) };
         let machine = &mut self.machine;
-        let harvest =
-            disks.harvest(block, closed.generation, |dev| machine.disk_name(dev)).map_err(failed("draining the disks"))?;
+        let harvest = disks
+            .harvest(block, closed.generation, |dev| machine.disk_name(dev))
+            .map_err(failed("draining the disks"))?;
         losses.add(Loss::Malformed, harvest.malformed);
         tick.disks = harvest.disks;
         tick.io = harvest.io;

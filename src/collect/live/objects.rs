@@ -102,7 +102,8 @@ impl Objects {
     /// Memory of all maps, bytes, as the kernel states it.
     pub fn map_bytes(&self) -> u64 {
         let sched = self.sched.object().maps().map(|map| memory_of(&map)).sum::<u64>();
-        let oncpu = self.oncpu.as_ref().map_or(0, |oncpu| memory_of(&oncpu.maps.scratch) + memory_of(&oncpu.maps.sampled));
+        let oncpu =
+            self.oncpu.as_ref().map_or(0, |oncpu| memory_of(&oncpu.maps.scratch) + memory_of(&oncpu.maps.sampled));
         let life = self.life.as_ref().map_or(0, |life| memory_of(&life.maps.life));
         let block = self.block.as_ref().map_or(0, |block| block.object().maps().map(|map| memory_of(&map)).sum());
         sched + oncpu + life + block

@@ -86,6 +86,14 @@ pub struct Tasks {
     tick: u64,
 }
 
+/// What the records of one interval are read against.
+pub struct Interval<'a> {
+    pub closed: Closed,
+    /// NUMA nodes and their CPUs.
+    pub nodes: &'a [(u32, Vec<u32>)],
+    pub spilled: &'a Spilled,
+}
+
 /// Threads of one interval.
 #[derive(Default)]
 pub struct Harvest {
@@ -102,11 +110,9 @@ impl Tasks {
     /// the iterator ran can be in both; it counts once.
     pub fn harvest(
         &mut self,
-        closed: Closed,
+        interval: &Interval<'_>,
         dead: Vec<Record>,
         alive: &[u8],
-        nodes: &[(u32, Vec<u32>)],
-        spilled: &Spilled,
         weights: &mut Weights,
         wanted: impl Fn(u32) -> bool,
     ) -> Harvest {
@@ -118,7 +124,7 @@ impl Tasks {
                 if record.task.dead != 0 {
                     ended.insert(key_of(&record.task));
                 }
-                self.one(closed, &record, nodes, spilled, weights, &mut harvest);
+                self.one(interval, &record, weights, &mut harvest);
             }
         }
         let mut rest = alive;
@@ -128,7 +134,7 @@ impl Tasks {
                 break;
             };
             if wanted(record.task.tgid) {
-                self.one(closed, &record, nodes, spilled, weights, &mut harvest);
+                self.one(interval, &record, weights, &mut harvest);
             }
         }
         let tick = self.tick;
@@ -136,15 +142,8 @@ impl Tasks {
         harvest
     }
 
-    fn one(
-        &mut self,
-        closed: Closed,
-        record: &Record,
-        nodes: &[(u32, Vec<u32>)],
-        spilled: &Spilled,
-        weights: &mut Weights,
-        harvest: &mut Harvest,
-    ) {
+    fn one(&mut self, interval: &Interval<'_>, record: &Record, weights: &mut Weights, harvest: &mut Harvest) {
+        let &Interval { closed, nodes, spilled } = interval;
         let task = &record.task;
         let key = key_of(task);
         let process = ProcessKey { tgid: task.tgid, start_ns: task.leader_start_ns };
@@ -221,21 +220,19 @@ impl Tasks {
 
 /// The last account of a thread may come as two records, one for each interval it touched: they are one thread.
 fn merge(threads: &mut Vec<ThreadTick>, tick: ThreadTick, may_have_twin: bool) {
-    if may_have_twin {
-        if let Some(twin) = threads.iter_mut().rev().take(64).find(|twin| twin.key == tick.key) {
-            twin.ns.add(&tick.ns);
-            twin.voluntary += tick.voluntary;
-            twin.involuntary += tick.involuntary;
-            twin.wakeups += tick.wakeups;
-            twin.migrations += tick.migrations;
-            let hists: [(&mut Hist, &Hist); 3] =
-                [(&mut twin.runq, &tick.runq), (&mut twin.off_cpu, &tick.off_cpu), (&mut twin.slice, &tick.slice)];
-            for (mine, more) in hists {
-                mine.merge(more);
-            }
-            twin.now = tick.now;
-            return;
+    if may_have_twin && let Some(twin) = threads.iter_mut().rev().take(64).find(|twin| twin.key == tick.key) {
+        twin.ns.add(&tick.ns);
+        twin.voluntary += tick.voluntary;
+        twin.involuntary += tick.involuntary;
+        twin.wakeups += tick.wakeups;
+        twin.migrations += tick.migrations;
+        let hists: [(&mut Hist, &Hist); 3] =
+            [(&mut twin.runq, &tick.runq), (&mut twin.off_cpu, &tick.off_cpu), (&mut twin.slice, &tick.slice)];
+        for (mine, more) in hists {
+            mine.merge(more);
         }
+        twin.now = tick.now;
+        return;
     }
     threads.push(tick);
 }
