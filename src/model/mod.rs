@@ -6,6 +6,7 @@
 
 mod apply;
 mod entity;
+pub mod folded;
 mod group;
 mod history;
 mod latency;

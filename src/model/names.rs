@@ -27,6 +27,9 @@ pub struct NameTable {
 /// Deeper stacks are cut at the root and marked truncated.
 pub const MAX_FRAMES: usize = 1024;
 
+/// More functions inlined at one place than this are left out.
+const MAX_INLINED: usize = 64;
+
 /// Longer names are cut for display; they stay different names.
 pub const MAX_NAME_CHARS: usize = 1024;
 
@@ -109,15 +112,15 @@ impl Labels {
         let of_module = self.intern(id, short_name(&module.path), &path, frame.kind, true);
         let mut functions = SmallVec::new();
         match names.symbols.get(&id) {
-            Some(symbol) => {
+            Some(symbol) if !symbol.function.is_empty() => {
                 functions.push(self.intern(id, &symbol.function, &path, frame.kind, false));
-                for inlined in &symbol.inlined {
+                for inlined in symbol.inlined.iter().take(MAX_INLINED) {
                     functions.push(self.intern(id, inlined, &path, FrameKind::Inlined, false));
                 }
             }
             // A note says all it has to say in the name of its module.
-            None if module.kind == ModuleKind::Note => functions.push(of_module),
-            None => {}
+            _ if module.kind == ModuleKind::Note => functions.push(of_module),
+            _ => {}
         }
         self.frames.insert(id, FrameLabels { functions, module: of_module, kernel: frame.kind == FrameKind::Kernel });
     }

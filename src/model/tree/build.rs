@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::{CallTree, Merge, TreeLens, TreeNode, TreeQuery, Weighed};
+use super::{CallTree, Merge, TreeNode, TreeQuery, Weighed};
 use crate::model::Model;
 use crate::model::names::display;
 use crate::tick::{FrameId, FrameKind, StackEnd, StackId, State};
@@ -278,7 +278,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Names the nodes, sums the weights, puts siblings in order.
-    pub fn finish(self, lens: TreeLens, span_ns: u64) -> CallTree {
+    pub fn finish(self, span_ns: u64) -> CallTree {
         let namer = Namer::new(self.model, self.query);
         let mut nodes: Vec<TreeNode> = self.nodes.iter().map(|node| namer.node(node)).collect();
         for at in (1..nodes.len()).rev() {
@@ -292,7 +292,8 @@ impl<'a> Builder<'a> {
         for node in &mut nodes {
             node.children.sort_by_key(|&child| self.nodes[child as usize].key.rank());
         }
-        CallTree { nodes, complete_weight: self.complete, span_ns, lens }
+        let TreeQuery { process, lens, .. } = *self.query;
+        CallTree { nodes, complete_weight: self.complete, span_ns, process, lens }
     }
 }
 

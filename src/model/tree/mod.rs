@@ -11,6 +11,7 @@ use rustc_hash::FxHashMap;
 use self::build::{Builder, Note, Place};
 use super::group::{StackSums, add_stack};
 use super::history::{LensCode, ON_CPU, blocked_code};
+use super::names::display;
 use super::window::Window;
 use super::{Model, is_idle_wait};
 use crate::tick::{FrameKind, ProcessKey, StackEnd, StackId, State, StateNs};
@@ -94,6 +95,8 @@ pub struct CallTree {
     pub complete_weight: u64,
     /// Length of the interval it covers, ns.
     pub span_ns: u64,
+    /// Whose: then the root is the process. `None`: all, and the root stands for them.
+    pub process: Option<ProcessKey>,
     /// Which stacks: weights are samples for [`TreeLens::OnCpu`], else ns.
     pub lens: TreeLens,
 }
@@ -127,7 +130,7 @@ impl Model {
         }
         let range = self.history.resolve(query.window);
         let span_ns = range.map_or(self.observed_ns, |range| self.history.len_ns(range));
-        builder.finish(query.lens, span_ns)
+        builder.finish(span_ns)
     }
 
     /// Why on-CPU stacks of a process are not complete, with how many samples each cost since we first saw it; the most
@@ -147,6 +150,16 @@ impl Model {
         }
         ends.sort_by_key(|&(end, samples)| (std::cmp::Reverse(samples), end.name()));
         ends
+    }
+
+    /// Time by state of one process, or of all by command name, in order of first sight.
+    pub(super) fn state_times(&self, process: Option<ProcessKey>, window: Window) -> Vec<(Arc<str>, StateNs)> {
+        let query = TreeQuery { process, window, ..TreeQuery::default() };
+        let name = |owner: &Owner<'_>| match owner.group.and_then(|group| self.groups.get(group)) {
+            Some(group) => group.name.clone(),
+            None => display(process.and_then(|key| self.process(key)).map_or("", |process| &process.facts.comm)),
+        };
+        self.owners(&query).iter().map(|owner| (name(owner), owner.exact)).collect()
     }
 
     fn owners(&self, query: &TreeQuery) -> Vec<Owner<'_>> {
