@@ -47,6 +47,8 @@ const UNSAFE_FILES: &[&str] = &[
     "src/collect/live/maps.rs",
     "src/collect/live/sampler.rs",
     "src/collect/live/wire.rs",
+    // `localtime_r(3)`.
+    "src/collect/local_time.rs",
 ];
 
 /// Longest a file may be, without its tests; and those that are longer for a reason.

@@ -23,6 +23,7 @@ mod reconcile;
 mod reread;
 mod spaces;
 
+pub mod local_time;
 #[cfg(test)]
 mod modules_test;
 
@@ -57,4 +58,14 @@ pub trait Source: Send {
     /// Waits for the next batch, obeying `requests` meanwhile. `None` when there is no more, or when the other end of
     /// `requests` is gone.
     fn next(&mut self, requests: &Receiver<Request>) -> Result<Option<Batch>, SourceError>;
+}
+
+impl<S: Source + ?Sized> Source for Box<S> {
+    fn session(&self) -> Session {
+        (**self).session()
+    }
+
+    fn next(&mut self, requests: &Receiver<Request>) -> Result<Option<Batch>, SourceError> {
+        (**self).next(requests)
+    }
 }

@@ -1,0 +1,251 @@
+//! The command line: what can be said, and what `--help` says of it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Where every thread's time goes, live, in the terminal.
+///
+/// sberf watches the whole machine through BPF programs on scheduler and block tracepoints, and through a timer that
+/// samples stacks. Each second it accounts for every thread's wall-clock time: running, waiting for a CPU, or blocked,
+/// and by what. Totals are exact and summed in the kernel; stacks are samples. What was lost is counted and shown.
+#[derive(Debug, Parser)]
+#[command(name = "sberf", version, arg_required_else_help = true, max_term_width = 100)]
+#[command(after_long_help = "\
+Privileges: a live view needs root, or CAP_BPF and CAP_PERFMON (with CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH, CAP_SYSLOG \
+and CAP_CHECKPOINT_RESTORE for names and facts of other users' processes), and a kernel with BTF. Captures are read \
+without any.
+
+Exit codes: 0 done, 1 failed (one line on standard error says why), 2 wrong usage.
+
+Examples:
+  sudo sberf top                               the whole machine
+  sudo sberf top -p 4711                       one process
+  sberf top --read assets/demo.sberf           a recorded machine, without root
+  sudo sberf record -o slow.sberf --duration 60
+  sberf export slow.sberf --lens blocked | flamegraph.pl --countname ns > blocked.svg")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What sberf can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Watch: processes, CPUs, NUMA nodes and disks, and for each process where its time goes
+    Top(Top),
+    /// Record to a file, without a screen
+    Record(Record),
+    /// Write stacks as folded lines, from a capture or from the live machine
+    Export(Export),
+    /// Print a completion script
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, of sberf or of one of its commands
+    Man {
+        /// Which command's page
+        command: Option<String>,
+    },
+}
+
+/// How a live machine is observed.
+#[derive(Args, Debug)]
+pub struct Observe {
+    /// Only these processes, by PID
+    ///
+    /// A filter of what is shown and written; the same programs run, so the machine pays nearly the same.
+    #[arg(short, long = "pid", value_name = "PID", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
+    pub pids: Vec<u32>,
+
+    /// Samples per second and CPU
+    ///
+    /// The default is odd so as not to run in step with timers. Cost grows with it: each sample walks a stack. Hardware
+    /// cycles are used where there is a PMU, else the kernel's cpu-clock timer, which cannot see into code that has
+    /// interrupts off; the status line says which.
+    #[arg(short = 'F', long = "rate", value_name = "HZ", default_value_t = 99, value_parser = clap::value_parser!(u32).range(1..=4999))]
+    pub rate_hz: u32,
+
+    /// Length of a tick, in seconds, 0.1 to 60
+    ///
+    /// All numbers on a screen are of one tick, or of several. Shorter ticks cost more: sberf's own share is on the
+    /// status line.
+    #[arg(short = 'd', long = "interval", value_name = "SECONDS", default_value = "1", value_parser = interval)]
+    pub interval: Duration,
+}
+
+/// `sberf top`.
+#[derive(Args, Debug)]
+pub struct Top {
+    #[command(flatten)]
+    pub observe: Observe,
+
+    /// Show a capture instead of the live machine, at the speed it was recorded
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["write", "rate_hz", "interval"])]
+    pub read: Option<PathBuf>,
+
+    /// Also record everything to a capture
+    ///
+    /// The file can be read by its owner only, for it holds the command lines of all processes. An older capture of that
+    /// name is overwritten, any other file is not. Should the disk fill up, recording stops and says so; the screen goes
+    /// on, and the file stays readable.
+    #[arg(long, value_name = "FILE")]
+    pub write: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub look: Look,
+}
+
+/// How the screen looks.
+#[derive(Args, Debug)]
+pub struct Look {
+    /// Draw with ASCII only
+    #[arg(long)]
+    pub ascii: bool,
+
+    /// How many colours to use; auto asks NO_COLOR, COLORTERM and TERM
+    #[arg(long, value_name = "DEPTH", default_value = "auto")]
+    pub color: Color,
+
+    /// Colours: the name of a palette that is built in, or a TOML file
+    ///
+    /// The default can be told apart with every common kind of colour blindness.
+    #[arg(long, value_name = "NAME")]
+    pub palette: Option<String>,
+}
+
+/// How many colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// What the environment says
+    Auto,
+    /// None: bold, reverse and glyphs only
+    None,
+    /// The sixteen of ANSI
+    #[value(name = "16")]
+    Ansi16,
+    /// xterm's 256
+    #[value(name = "256")]
+    Ansi256,
+    /// Red, green and blue
+    True,
+}
+
+/// `sberf record`.
+#[derive(Args, Debug)]
+pub struct Record {
+    #[command(flatten)]
+    pub observe: Observe,
+
+    /// Where to
+    ///
+    /// Each tick is written as soon as it is complete: a recorder that is killed loses the tick it was collecting. The
+    /// file can be read by its owner only. An older capture of that name is overwritten, any other file is not.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+
+    /// For how long, in seconds; otherwise until Ctrl-C
+    #[arg(long, value_name = "S", value_parser = duration)]
+    pub duration: Option<Duration>,
+}
+
+/// `sberf export`.
+#[derive(Args, Debug)]
+pub struct Export {
+    /// A capture; without one, the live machine for --duration
+    pub file: Option<PathBuf>,
+
+    /// What to write
+    #[arg(long, default_value = "folded")]
+    pub format: Format,
+
+    /// Which stacks (folded only)
+    #[arg(long, default_value = "on-cpu")]
+    pub lens: Lens,
+
+    /// Only this process
+    #[arg(short, long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pub pid: Option<u32>,
+
+    /// Only so many seconds from the start (of the capture), or from now
+    #[arg(long, value_name = "S", value_parser = duration, required_unless_present = "file")]
+    pub duration: Option<Duration>,
+
+    /// Samples per second and CPU, when live
+    #[arg(short = 'F', long = "rate", value_name = "HZ", default_value_t = 99, conflicts_with = "file", value_parser = clap::value_parser!(u32).range(1..=4999))]
+    pub rate_hz: u32,
+
+    /// Where to; otherwise standard output
+    #[arg(short, long, value_name = "OUT")]
+    pub output: Option<PathBuf>,
+}
+
+/// What an export is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// A line per stack, root first: `process;frame;frame weight`, as flame graph tools read it
+    Folded,
+}
+
+/// Which stacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Lens {
+    /// Samples on a CPU; weights are samples
+    OnCpu,
+    /// Blocked, by reason; weights are ns
+    Blocked,
+    /// Waiting for a CPU; weights are ns, and there are no stacks below the thread
+    Runnable,
+    /// All wall time: samples scaled to the exact on-CPU time, blocked, runnable; weights are ns
+    Wall,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds.is_finite() => Ok(seconds),
+        _ => Err("not a number of seconds".into()),
+    }
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    match seconds(text)? {
+        seconds if (0.1..=60.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("a tick takes 0.1 to 60 seconds".into()),
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    /// A month.
+    const LONGEST: f64 = 31.0 * 86_400.0;
+    match seconds(text)? {
+        seconds if seconds > 0.0 && seconds <= LONGEST => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err(format!("more than 0 and at most {LONGEST} seconds")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn limits_hold_at_their_ends() {
+        for good in ["0.1", "1", "60"] {
+            assert!(interval(good).is_ok(), "{good}");
+        }
+        for bad in ["0", "0.09", "60.1", "-1", "nan", "inf", "1s", ""] {
+            assert!(interval(bad).is_err(), "{bad}");
+        }
+        assert!(duration("0").is_err());
+        assert_eq!(duration("0.5"), Ok(Duration::from_millis(500)));
+    }
+}

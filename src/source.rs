@@ -1,0 +1,98 @@
+//! Which source the command line means, and the filter by PID for those that cannot filter themselves.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use crossbeam_channel::Receiver;
+
+use sberf::collect::capture::{CaptureSource, Pace, Reader};
+use sberf::collect::live::{Live, LiveOptions};
+use sberf::collect::{Request, Source, SourceError};
+use sberf::tick::{Batch, Session, Tick};
+
+use crate::cli::Observe;
+use crate::feed::Open;
+use crate::{Failure, preflight};
+
+/// The live machine: what is plain to see is checked now, the rest is loaded on the source's thread.
+pub fn live(observe: &Observe) -> Result<Open, Failure> {
+    preflight::check().map_err(Failure::Line)?;
+    if let Some(pid) = observe.pids.iter().find(|pid| !is_process(**pid)) {
+        return Err(Failure::line(format!("there is no process {pid}")));
+    }
+    let options = LiveOptions {
+        rate_hz: observe.rate_hz,
+        interval: observe.interval,
+        pids: observe.pids.clone(),
+        command: std::env::args().collect::<Vec<_>>().join(" "),
+        ..LiveOptions::default()
+    };
+    Ok(Box::new(move || Ok(Box::new(Live::start(options)?))))
+}
+
+/// The id of a process. `/proc/TID` exists for every thread, so its directory alone proves nothing.
+fn is_process(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status.lines().find_map(|line| line.strip_prefix("Tgid:")).is_some_and(|tgid| tgid.trim() == pid.to_string())
+}
+
+/// A capture. With `pids`, only those processes; each must occur in it.
+pub fn capture(path: &Path, pace: Pace, pids: &[u32]) -> Result<Box<dyn Source>, SourceError> {
+    let source = CaptureSource::open(path, pace)?;
+    if pids.is_empty() {
+        return Ok(Box::new(source));
+    }
+    if let Some(pid) = find_unknown(path, pids) {
+        return Err(SourceError(format!("{}: holds no process {pid}", path.display())));
+    }
+    Ok(Box::new(Only { source, pids: pids.iter().copied().collect() }))
+}
+
+/// The first pid that never occurs in the capture; `None` too when that cannot be found out.
+fn find_unknown(path: &Path, pids: &[u32]) -> Option<u32> {
+    let mut reader = Reader::open(path).ok()?;
+    let mut unknown = pids.to_vec();
+    // Up to the end or the damage, of which reading proper will tell.
+    while let Ok(Some(batch)) = reader.next_batch() {
+        if let Batch::Tick(tick) = batch {
+            let seen: HashSet<u32> = tick.threads.iter().map(|thread| thread.process.tgid).collect();
+            unknown.retain(|pid| !seen.contains(pid));
+        }
+        if unknown.is_empty() {
+            break;
+        }
+    }
+    unknown.first().copied()
+}
+
+/// A source without the processes that nobody asked for. CPUs, nodes and disks stay whole.
+struct Only<S> {
+    source: S,
+    pids: HashSet<u32>,
+}
+
+impl<S> Only<S> {
+    fn keep(&self, tick: &mut Tick) {
+        let pids = &self.pids;
+        tick.threads.retain(|thread| pids.contains(&thread.process.tgid));
+        tick.processes.retain(|process| pids.contains(&process.key.tgid));
+        tick.io.retain(|io| pids.contains(&io.process.tgid));
+        tick.stacks.retain(|stack| pids.contains(&stack.process.tgid));
+        tick.slow_requests.retain(|slow| pids.contains(&slow.process.tgid));
+        tick.events.retain(|event| pids.contains(&event.process.tgid));
+    }
+}
+
+impl<S: Source> Source for Only<S> {
+    fn session(&self) -> Session {
+        self.source.session()
+    }
+
+    fn next(&mut self, requests: &Receiver<Request>) -> Result<Option<Batch>, SourceError> {
+        let mut batch = self.source.next(requests)?;
+        if let Some(Batch::Tick(tick)) = &mut batch {
+            self.keep(tick);
+        }
+        Ok(batch)
+    }
+}

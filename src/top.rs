@@ -1,0 +1,342 @@
+//! `sberf top`: joins a source, the model and the screen, and runs the loop.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, bounded, never, select};
+use crossterm::event::{Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGWINCH};
+use signal_hook::iterator::Signals;
+
+use sberf::collect::Request;
+use sberf::model::{Limits, Model};
+use sberf::tick::{Batch, Session};
+use sberf::ui::app::{App, Options};
+use sberf::ui::{Action, Theme};
+
+use crate::feed::{Feed, News};
+use crate::held::Held;
+use crate::screen::Screen;
+use crate::{Failure, export, terminal};
+
+/// Frames are at least so far apart when ticks drive them …
+const FRAME: Duration = Duration::from_millis(33);
+/// … and when keys do: a wheel yields hundreds of events a second.
+const KEY_FRAME: Duration = Duration::from_millis(8);
+/// How long we wait for a terminal that does not take its last frame.
+const LAST_FRAME: Duration = Duration::from_millis(300);
+
+/// Why the loop ended.
+enum End {
+    /// The person wanted it, or the terminal is gone.
+    Quit,
+    /// By this signal.
+    Signal(i32),
+    /// The source never came to run.
+    Failed(String),
+}
+
+/// Runs the screen until it is left.
+pub fn run(feed: Feed, theme: Theme, options: Options) -> Result<(), Failure> {
+    let signals = signals()?;
+    let guard = terminal::enter().map_err(|error| Failure::line(format!("cannot take over the terminal: {error}")))?;
+    let output = io::stdout().as_fd().try_clone_to_owned()?;
+    let mut top = Top::new(feed, theme, options, Screen::new(std::fs::File::from(output))?);
+    let end = top.run(&events()?, &signals);
+    let late_errors = top.leave();
+    drop(guard);
+    match end {
+        Ok(End::Quit) => late_errors.map_or(Ok(()), |error| Err(Failure::line(error))),
+        Ok(End::Signal(signal)) => Err(Failure::Signal(signal)),
+        Ok(End::Failed(error)) => Err(Failure::line(error)),
+        // The terminal is gone: there is nobody to tell.
+        Err(_) => Ok(()),
+    }
+}
+
+/// Keys, clicks and sizes, from a thread; the channel closes when the terminal is gone.
+fn events() -> io::Result<Receiver<Event>> {
+    let (send, events) = bounded(256);
+    std::thread::Builder::new().name("input".into()).spawn(move || {
+        while let Ok(event) = crossterm::event::read() {
+            if send.send(event).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(events)
+}
+
+/// Signals, from a thread; a hangup of the terminal, from another, counts as one.
+fn signals() -> io::Result<Receiver<i32>> {
+    let (send, signals) = bounded(16);
+    let hangup = send.clone();
+    std::thread::Builder::new().name("hangup".into()).spawn(move || {
+        terminal::wait_for_hangup();
+        let _ = hangup.send(SIGHUP);
+    })?;
+    let mut wanted = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGWINCH])?;
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        for signal in wanted.forever() {
+            if send.send(signal).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(signals)
+}
+
+struct Top {
+    feed: Option<Feed>,
+    model: Model,
+    app: App,
+    screen: Screen,
+    held: Held,
+    replay: bool,
+    /// The source has ended, or told its session; before that, its error is the program's.
+    loaded: bool,
+    /// What the source said last, if it failed.
+    error: Option<String>,
+    started: Instant,
+    drawn: Option<Instant>,
+    /// The picture is not what it should be: draw, that long after the last frame.
+    due: Option<Duration>,
+}
+
+impl Top {
+    fn new(feed: Feed, theme: Theme, options: Options, screen: Screen) -> Self {
+        let replay = options.replay;
+        let mut app = App::new(theme, options);
+        app.loading(if replay { "reading the capture" } else { "loading BPF programs" });
+        let model = Model::new(Session::default(), Limits::default());
+        let started = Instant::now();
+        let due = Some(Duration::ZERO);
+        let (held, feed) = (Held::default(), Some(feed));
+        Top { feed, model, app, screen, held, replay, loaded: false, error: None, started, drawn: None, due }
+    }
+
+    fn run(&mut self, events: &Receiver<Event>, signals: &Receiver<i32>) -> io::Result<End> {
+        loop {
+            self.draw_if_due()?;
+            let news = self.feed.as_ref().map_or_else(never, |feed| feed.news.clone());
+            let written = self.screen.written().clone();
+            let end = select! {
+                recv(events) -> event => match event {
+                    Ok(event) => self.events(event, events),
+                    Err(_) => Some(End::Quit),
+                },
+                recv(news) -> news => self.all_news(news.ok(), events),
+                recv(written) -> result => {
+                    self.screen.finished(result.unwrap_or(Err(io::ErrorKind::BrokenPipe.into())))?;
+                    None
+                }
+                recv(signals) -> signal => self.signal(signal.unwrap_or(SIGHUP))?,
+                default(self.until_due()) => None,
+            };
+            if let Some(end) = end {
+                return Ok(end);
+            }
+        }
+    }
+
+    /// Lets the source end, so that a capture is whole. What it said at the end, if that was bad.
+    fn leave(&mut self) -> Option<String> {
+        let written = self.screen.written().clone();
+        if self.screen.is_busy() {
+            drop(written.recv_timeout(LAST_FRAME));
+        }
+        terminal::restore();
+        for news in self.feed.take().map(Feed::finish).unwrap_or_default() {
+            if let News::Said(error) | News::Ended(Err(error)) = news {
+                self.error = Some(error);
+            }
+        }
+        self.error.take()
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn until_due(&self) -> Duration {
+        match (self.due, self.drawn) {
+            (Some(gap), Some(drawn)) if !self.screen.is_busy() => gap.saturating_sub(drawn.elapsed()),
+            (Some(_), None) => Duration::ZERO,
+            _ => Duration::from_secs(3600),
+        }
+    }
+
+    fn draw_if_due(&mut self) -> io::Result<()> {
+        let is_due = self.due.is_some_and(|gap| self.drawn.is_none_or(|drawn| drawn.elapsed() >= gap));
+        if !is_due || self.screen.is_busy() {
+            return Ok(());
+        }
+        crate::test_panic("main");
+        let (app, model) = (&mut self.app, &self.model);
+        self.screen.draw(|area, buf| app.render(model, area, buf))?;
+        self.due = None;
+        self.drawn = Some(Instant::now());
+        Ok(())
+    }
+
+    fn draw_within(&mut self, gap: Duration) {
+        self.due = Some(self.due.map_or(gap, |due| due.min(gap)));
+    }
+
+    /// One event, and all that came with it.
+    fn events(&mut self, first: Event, more: &Receiver<Event>) -> Option<End> {
+        let mut next = Some(first);
+        while let Some(event) = next {
+            if self.event(event) {
+                return Some(End::Quit);
+            }
+            next = more.try_recv().ok();
+        }
+        self.draw_within(KEY_FRAME);
+        None
+    }
+
+    /// Yields true to quit.
+    fn event(&mut self, event: Event) -> bool {
+        let now = self.now();
+        let actions = match event {
+            Event::Key(key) if is_suspend(&key) => return self.suspend().is_err(),
+            Event::Key(key) => self.app.on_key(key, &self.model, now),
+            Event::Mouse(mouse) => self.app.on_mouse(mouse, &self.model, now),
+            _ => Vec::new(),
+        };
+        self.obey(actions)
+    }
+
+    /// Yields true to quit.
+    fn obey(&mut self, actions: Vec<Action>) -> bool {
+        for action in actions {
+            match action {
+                Action::Quit => return true,
+                Action::Interval(length) => self.request(Request::Interval(length)),
+                Action::Visible(processes) => self.request(Request::Visible(processes)),
+                Action::Focus(process) => self.request(Request::Focus(process)),
+                Action::Hold(hold) => self.hold(hold),
+                Action::ExportFolded { query, file } => {
+                    let said = export::folded_file(&self.model, &query, &file);
+                    self.app.notify(said);
+                }
+                Action::Redraw => {
+                    if self.screen.forget().is_err() {
+                        return true;
+                    }
+                }
+            }
+        }
+        false
+    }
+
+    fn request(&self, request: Request) {
+        if let Some(feed) = &self.feed {
+            feed.request(request);
+        }
+    }
+
+    fn hold(&mut self, hold: bool) {
+        if self.replay {
+            self.request(Request::Hold(hold));
+        }
+        if !hold {
+            let batches: Vec<Batch> = self.held.drain().collect();
+            batches.into_iter().for_each(|batch| self.take_in(batch));
+            self.taken_in();
+        }
+    }
+
+    /// News, and all that came with them; but keys go first.
+    fn all_news(&mut self, first: Option<News>, events: &Receiver<Event>) -> Option<End> {
+        let mut next = first;
+        while let Some(news) = next {
+            if let Some(end) = self.news(news) {
+                return Some(end);
+            }
+            let more = if events.is_empty() { self.feed.as_ref() } else { None };
+            next = more.and_then(|feed| feed.news.try_recv().ok());
+        }
+        self.taken_in();
+        None
+    }
+
+    fn news(&mut self, news: News) -> Option<End> {
+        match news {
+            News::Loaded(session) => {
+                self.loaded = true;
+                self.model = Model::new(*session, Limits::default());
+                self.app.loading("collecting the first tick");
+            }
+            News::Batch(batch) if self.app.is_paused() => {
+                self.held.push(&batch);
+                self.app.behind(self.held.ticks());
+            }
+            News::Batch(batch) => self.take_in(batch),
+            News::Said(text) => self.app.notify(text),
+            News::Ended(Err(error)) if !self.loaded => return Some(End::Failed(error)),
+            News::Ended(result) => {
+                self.app.ended();
+                if let Err(error) = result {
+                    self.app.notify(error.clone());
+                    self.error = Some(error);
+                }
+                drop(self.feed.take().map(Feed::finish));
+            }
+        }
+        None
+    }
+
+    fn take_in(&mut self, batch: Batch) {
+        match batch {
+            Batch::Tick(tick) => self.model.apply(*tick),
+            Batch::Names(names) => self.model.learn(*names),
+        }
+    }
+
+    fn taken_in(&mut self) {
+        if !self.app.is_paused() {
+            let actions = self.app.on_tick(&self.model, self.now());
+            self.obey(actions);
+        }
+        self.draw_within(FRAME);
+    }
+
+    fn signal(&mut self, signal: i32) -> io::Result<Option<End>> {
+        match signal {
+            SIGWINCH => self.draw_within(Duration::ZERO),
+            SIGTSTP => self.suspend()?,
+            SIGCONT => self.resume()?,
+            // As the terminal says goodbye.
+            SIGHUP => return Ok(Some(End::Quit)),
+            signal => return Ok(Some(End::Signal(signal))),
+        }
+        Ok(None)
+    }
+
+    /// Stops as Ctrl-Z does, with the terminal given back meanwhile.
+    fn suspend(&mut self) -> io::Result<()> {
+        if self.screen.is_busy() {
+            let result = self.screen.written().recv_timeout(LAST_FRAME);
+            result.ok().map_or(Ok(()), |result| self.screen.finished(result))?;
+        }
+        terminal::restore();
+        signal_hook::low_level::emulate_default_handler(SIGTSTP)?;
+        self.resume()
+    }
+
+    /// Whoever had the terminal meanwhile may have left it in any state.
+    fn resume(&mut self) -> io::Result<()> {
+        terminal::restore();
+        terminal::take()?;
+        self.screen.forget()?;
+        self.draw_within(Duration::ZERO);
+        Ok(())
+    }
+}
+
+fn is_suspend(key: &KeyEvent) -> bool {
+    key.code == KeyCode::Char('z') && key.modifiers == KeyModifiers::CONTROL && key.kind == KeyEventKind::Press
+}

@@ -1,0 +1,240 @@
+//! The real binary on a pseudo-terminal: every key, every size, every way out. The terminal must be as it was.
+
+mod common;
+#[path = "pty/terminal.rs"]
+mod terminal;
+
+use std::time::Duration;
+
+use crossterm::event::KeyCode;
+use sberf::ui::keys::{BINDINGS, Command, Key};
+
+use terminal::Terminal;
+
+/// What a terminal sends for a key.
+fn bytes(key: Key) -> Vec<u8> {
+    match key {
+        Key::Char(c) => c.to_string().into_bytes(),
+        Key::Twice(c) => format!("{c}{c}").into_bytes(),
+        Key::Ctrl(c) => vec![c as u8 & 0x1f],
+        Key::F(number @ 1..=4) => vec![0x1b, b'O', b'P' + number - 1],
+        Key::F(number) => {
+            let code = [15, 17, 18, 19, 20, 21, 23, 24][usize::from(number) - 5];
+            format!("\x1b[{code}~").into_bytes()
+        }
+        Key::Code(code) => match code {
+            KeyCode::Enter => b"\r".into(),
+            KeyCode::Esc => b"\x1b".into(),
+            KeyCode::Tab => b"\t".into(),
+            KeyCode::BackTab => b"\x1b[Z".into(),
+            KeyCode::Backspace => b"\x7f".into(),
+            KeyCode::Up => b"\x1b[A".into(),
+            KeyCode::Down => b"\x1b[B".into(),
+            KeyCode::Right => b"\x1b[C".into(),
+            KeyCode::Left => b"\x1b[D".into(),
+            KeyCode::Home => b"\x1b[H".into(),
+            KeyCode::End => b"\x1b[F".into(),
+            KeyCode::PageUp => b"\x1b[5~".into(),
+            KeyCode::PageDown => b"\x1b[6~".into(),
+            KeyCode::Delete => b"\x1b[3~".into(),
+            KeyCode::Insert => b"\x1b[2~".into(),
+            other => panic!("the table binds {other:?}: say here what a terminal sends for it"),
+        },
+    }
+}
+
+fn leaves(command: Command) -> bool {
+    matches!(command, Command::Quit | Command::BackOrQuit)
+}
+
+/// Every key of the table but those that leave.
+fn keys() -> Vec<Vec<u8>> {
+    let staying = BINDINGS.iter().filter(|binding| !leaves(binding.command));
+    staying.flat_map(|binding| binding.keys).map(|&key| bytes(key)).collect()
+}
+
+/// Closes whatever is open: prompts, popups, panes.
+const OUT: &[u8] = b"\x1b";
+
+fn press_everything(terminal: &mut Terminal) {
+    for place in [&b"1"[..], b"2", b"3", b"4", b"1\r", b"1\r\t", b"1\r\t\t", b"1\r\t\t\t"] {
+        terminal.press(place);
+        for key in keys() {
+            terminal.press(&key);
+            assert!(
+                terminal.is_running(),
+                "after {:?} in {place:?}: {}",
+                key.escape_ascii().to_string(),
+                terminal.text()
+            );
+            // A lone Esc must not become the start of the next key.
+            terminal.settle(Duration::from_millis(2));
+        }
+        for _ in 0..6 {
+            terminal.press(OUT);
+            terminal.settle(Duration::from_millis(20));
+        }
+    }
+}
+
+#[test]
+fn every_key_is_taken_and_q_quits() {
+    let dir = common::demo();
+    let mut terminal = Terminal::start(&["top", "--read", "demo.sberf"], &[], dir.path(), (40, 120));
+    terminal.wait_for("COMMAND");
+    press_everything(&mut terminal);
+    terminal.press(b"1");
+    terminal.press(b"q");
+    let status = terminal.end();
+    assert!(status.success(), "{status:?}");
+    terminal.assert_given_back();
+}
+
+#[test]
+fn any_size_is_survived() {
+    let dir = common::demo();
+    let mut terminal = Terminal::start(&["top", "--read", "demo.sberf"], &[], dir.path(), (40, 120));
+    terminal.wait_for("COMMAND");
+    for size in [(24, 80), (1, 1), (2, 300), (200, 2), (10, 40), (60, 250), (1, 1), (40, 120)] {
+        terminal.resize(size);
+        terminal.press(b"2");
+        terminal.press(b"1");
+        terminal.settle(Duration::from_millis(60));
+        assert!(terminal.is_running(), "at {size:?}");
+    }
+    terminal.wait_for("COMMAND");
+    terminal.press(b"\x03");
+    assert!(terminal.end().success());
+    terminal.assert_given_back();
+}
+
+#[test]
+fn the_terminal_comes_back_after_signals() {
+    let dir = common::demo();
+    for (signal, name) in [(libc::SIGTERM, "Terminated"), (libc::SIGINT, "Interrupt"), (libc::SIGQUIT, "Quit")] {
+        let mut terminal = Terminal::start(&["top", "--read", "demo.sberf"], &[], dir.path(), (24, 80));
+        terminal.wait_for("COMMAND");
+        terminal.signal(signal);
+        let status = terminal.end();
+        assert!(status.signal().is_some_and(|signal| signal.starts_with(name)), "{name}: {status:?}");
+        terminal.assert_given_back();
+    }
+}
+
+#[test]
+fn the_terminal_comes_back_after_a_panic() {
+    let dir = common::demo();
+    for thread in ["main", "source"] {
+        let env = [("SBERF_TEST_PANIC", thread)];
+        let mut terminal = Terminal::start(&["top", "--read", "demo.sberf"], &env, dir.path(), (24, 80));
+        assert_eq!(terminal.end().exit_code(), 101);
+        terminal.assert_given_back();
+        terminal.wait_for(&format!("SBERF_TEST_PANIC={thread}"));
+    }
+}
+
+#[test]
+fn stop_and_continue() {
+    let dir = common::demo();
+    let mut terminal = Terminal::start(&["top", "--read", "demo.sberf"], &[], dir.path(), (24, 80));
+    terminal.wait_for("COMMAND");
+    for by_key in [true, false] {
+        if by_key {
+            terminal.press(b"\x1a")
+        } else {
+            terminal.signal(libc::SIGTSTP)
+        }
+        terminal.wait_until("given back", |terminal| terminal.given_back().is_ok());
+        terminal.wait_until("stopped", Terminal::is_stopped);
+        terminal.signal(libc::SIGCONT);
+        terminal.wait_for("COMMAND");
+        assert!(terminal.given_back().is_err(), "taken again");
+    }
+    // Stopped without being asked, as by `kill -STOP`, and the shell has put the terminal to its own use.
+    terminal.signal(libc::SIGSTOP);
+    terminal.wait_until("stopped", Terminal::is_stopped);
+    terminal.make_sane();
+    assert!(!terminal.is_raw());
+    terminal.signal(libc::SIGCONT);
+    terminal.wait_until("raw again", Terminal::is_raw);
+    terminal.press(b"q");
+    assert!(terminal.end().success());
+    terminal.assert_given_back();
+}
+
+#[test]
+fn a_lost_terminal_ends_it_quietly() {
+    let dir = common::demo();
+    let mut terminal = Terminal::start_unread(&["top", "--read", "demo.sberf"], &[], dir.path(), (24, 80));
+    terminal.settle(Duration::from_millis(1500));
+    assert!(terminal.is_running());
+    let mut child = terminal.hang_up();
+    let status = terminal::wait(child.as_mut());
+    assert!(status.is_some(), "still running without its terminal");
+}
+
+#[test]
+fn what_fails_early_leaves_no_escape_sequences() {
+    let dir = common::demo();
+    for args in [&["top", "--read", "nothing.sberf"][..], &["top", "--read", "demo.sberf", "-p", "4000000"]] {
+        let mut terminal = Terminal::start(args, &[], dir.path(), (24, 80));
+        assert_eq!(terminal.end().exit_code(), 1);
+        assert!(!terminal.raw().contains('\x1b'), "{:?}", terminal.raw());
+        assert_eq!(terminal.raw().lines().count(), 1, "{:?}", terminal.raw());
+    }
+}
+
+#[test]
+fn the_first_frame_comes_at_once_and_frames_write_only_what_changed() {
+    let dir = common::demo();
+    let mut terminal = Terminal::start(&["top", "--read", "demo.sberf"], &[], dir.path(), (50, 200));
+    terminal.wait_for("COMMAND");
+    let first = terminal.first_byte().expect("something was written");
+    // The goal is 50 ms; a debug build on a busy machine gets more.
+    assert!(first < Duration::from_millis(1000), "{first:?}");
+    terminal.settle(Duration::from_millis(1500));
+    assert_eq!(terminal.raw().matches("\x1b[2J").count(), 1, "cleared once, at the start");
+    assert!(terminal.raw().contains("\x1b[?2026h"), "frames are synchronized");
+    terminal.press(b"q");
+    assert!(terminal.end().success());
+}
+
+#[test]
+fn no_color_means_none() {
+    let dir = common::demo();
+    let is_coloured = |raw: &str| raw.contains("\x1b[38;") || raw.contains("\x1b[48;") || raw.contains(";38;");
+    for (args, env, coloured) in [
+        (&["top", "--read", "demo.sberf"][..], &[("NO_COLOR", "1")][..], false),
+        (&["top", "--read", "demo.sberf", "--color", "none"], &[], false),
+        (&["top", "--read", "demo.sberf", "--color", "true"], &[("NO_COLOR", "1")], true),
+    ] {
+        let mut terminal = Terminal::start(args, env, dir.path(), (30, 100));
+        terminal.wait_for("COMMAND");
+        terminal.press(b"q");
+        assert!(terminal.end().success());
+        assert_eq!(is_coloured(&terminal.raw()), coloured, "{args:?} {env:?}");
+    }
+}
+
+#[test]
+fn live() {
+    if let Err(why) = common::can_run_live() {
+        return println!("skipped: {why}");
+    }
+    let dir = common::demo();
+    let args = ["top", "--write", "live.sberf"];
+    let mut terminal = Terminal::start(&args, &[], dir.path(), (40, 120));
+    terminal.wait_for("COMMAND");
+    press_everything(&mut terminal);
+    terminal.press(b"1");
+    terminal.press(b"q");
+    let status = terminal.end();
+    assert!(status.success(), "{status:?} {}", terminal.text());
+    terminal.assert_given_back();
+    let mut reader = sberf::collect::capture::Reader::open(&dir.path().join("live.sberf")).unwrap();
+    let mut batches = 0;
+    while reader.next_batch().expect("the capture is whole").is_some() {
+        batches += 1;
+    }
+    assert!(batches > 0);
+}
