@@ -9,6 +9,7 @@
 //! that shrinks is a short read, not a SIGBUS.
 
 use gimli::{BaseAddresses, CallFrameInstruction, EhFrame, EhFrameHdr, LittleEndian, Register, UnwindSection};
+use std::cmp::Reverse;
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
@@ -18,15 +19,24 @@ use std::os::unix::fs::FileExt;
 pub struct ElfFacts {
     /// GNU build id.
     pub build_id: Option<Vec<u8>>,
-    /// File offsets of outermost functions, by rising start, disjoint.
-    pub roots: Vec<Range<u64>>,
+    /// Outermost functions, by rising start, disjoint.
+    pub roots: Vec<Root>,
+}
+
+/// A function that nothing calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Root {
+    /// File offsets.
+    pub range: Range<u64>,
+    /// Its name, where that is certain.
+    pub name: Option<&'static str>,
 }
 
 impl ElfFacts {
-    /// Whether a thread's first function holds that file offset.
-    pub fn is_root(&self, offset: u64) -> bool {
-        let behind = self.roots.partition_point(|range| range.start <= offset);
-        behind > 0 && self.roots[behind - 1].contains(&offset)
+    /// The outermost function that holds that file offset.
+    pub fn root(&self, offset: u64) -> Option<&Root> {
+        let behind = self.roots.partition_point(|root| root.range.start <= offset);
+        self.roots.get(behind.checked_sub(1)?).filter(|root| root.range.contains(&offset))
     }
 }
 
@@ -72,6 +82,8 @@ const CHUNK: u64 = 1 << 20;
 /// Symbol and string tables beyond this are not searched; the largest known (browsers with symbols) have 100 MB.
 const MAX_TABLE: u64 = 256 << 20;
 const MAX_EH_FRAME: u64 = 4 << 20;
+/// Of a C library; the largest has 2 MB.
+const MAX_CODE: u64 = 8 << 20;
 /// Program headers, section headers.
 const MAX_HEADERS: u16 = 4096;
 /// Where an entry point has no call frame information: longer than any `_start`.
@@ -113,11 +125,12 @@ pub fn read(file: &File, role: Role) -> Option<ElfFacts> {
     let elf = Elf::open(file)?;
     let build_id = elf.build_id();
     let mut roots = if role == Role::Other { Vec::new() } else { elf.roots(role) };
-    roots.sort_unstable_by_key(|range| (range.start, range.end));
+    // The longest first, of equal ones that with a name.
+    roots.sort_unstable_by_key(|root| (root.range.start, Reverse(root.range.end), root.name.is_none()));
     roots.dedup_by(|next, last| {
-        let overlaps = next.start <= last.end;
+        let overlaps = next.range.start < last.range.end;
         if overlaps {
-            last.end = last.end.max(next.end);
+            last.range.end = last.range.end.max(next.range.end);
         }
         overlaps
     });
@@ -197,24 +210,26 @@ impl<'file> Elf<'file> {
         !self.segments.iter().any(|segment| segment.kind == PT_INTERP)
     }
 
-    fn roots(&self, role: Role) -> Vec<Range<u64>> {
+    fn roots(&self, role: Role) -> Vec<Root> {
         let mut names = PROGRAM_NAMES.to_vec();
         if role == Role::Libc || self.is_static() {
             names.extend(LIBC_NAMES);
         }
-        let mut roots: Vec<Range<u64>> = self.symbols(&names).into_iter().map(|(_, range)| range).collect();
+        let mut roots: Vec<(Option<&'static str>, Range<u64>)> =
+            self.symbols(&names).into_iter().map(|(name, range)| (Some(name), range)).collect();
         let unwind = self.unwind_tables();
-        if role == Role::Program || roots.is_empty() {
+        if role == Role::Program {
             let known = unwind.as_ref().and_then(|tables| tables.function(self.entry));
-            roots.push(known.unwrap_or(self.entry..self.entry.saturating_add(ENTRY_BYTES)));
+            roots.push((Some("_start"), known.unwrap_or(self.entry..self.entry.saturating_add(ENTRY_BYTES))));
         }
         if let Some(tables) = &unwind {
-            roots.extend(tables.without_return(self.return_register()));
+            roots.extend(tables.without_return(self.return_register()).map(|range| (None, range)));
             if role == Role::Libc && self.machine == EM_X86_64 {
                 roots.extend(cleanup_frames(self, tables));
             }
         }
-        roots.iter().filter_map(|range| self.offsets_of(range)).filter(|range| !range.is_empty()).collect()
+        let root = |(name, range)| Some(Root { range: self.offsets_of(&range)?, name });
+        roots.into_iter().filter_map(root).filter(|root| !root.range.is_empty()).collect()
     }
 
     fn return_register(&self) -> Register {
@@ -343,22 +358,33 @@ fn undefined_in(
 /// Both, and only they, set up the place to which a cancelled thread unwinds: they call `_setjmp` and then store into
 /// `pthread.cleanup_jmp_buf`, which lies at %fs:0x300 in every x86-64 glibc. More hits than a C library can have mean
 /// that this file is something else.
-fn cleanup_frames(elf: &Elf<'_>, tables: &UnwindTables) -> Vec<Range<u64>> {
-    let setjmp: Vec<u64> = elf.symbols(&["_setjmp"]).into_iter().map(|(_, range)| range.start).collect();
-    let mut found = Vec::new();
-    for segment in elf.loads().filter(|segment| segment.executable && segment.bytes <= 8 << 20) {
+fn cleanup_frames(elf: &Elf<'_>, tables: &UnwindTables) -> Vec<(Option<&'static str>, Range<u64>)> {
+    let known = elf.symbols(&["_setjmp", "__libc_start_main"]);
+    let (setjmp, start_main): (Vec<_>, Vec<_>) = known.into_iter().partition(|(name, _)| *name == "_setjmp");
+    let setjmp: Vec<u64> = setjmp.into_iter().map(|(_, range)| range.start).collect();
+    let mut found: Vec<(Option<&'static str>, Range<u64>)> = Vec::new();
+    for segment in elf.loads().filter(|segment| segment.executable && segment.bytes <= MAX_CODE) {
         let Some(code) = bytes_at(elf.file, segment.offset, segment.bytes) else { continue };
         for at in memchr::memmem::find_iter(&code, b"\x25\x00\x03\x00\x00") {
             if !is_store_to_fs(&code, at) {
                 continue;
             }
             let Some(function) = tables.function(segment.address + at as u64) else { continue };
-            if !found.contains(&function) && calls_any(&code, segment.address, &function, &setjmp) {
-                found.push(function);
+            if found.iter().any(|(_, known)| *known == function)
+                || !calls_any(&code, segment.address, &function, &setjmp)
+            {
+                continue;
             }
+            let starts_main =
+                start_main.iter().any(|(_, caller)| calls_any(&code, segment.address, caller, &[function.start]));
+            found.push((Some(if starts_main { "__libc_start_call_main" } else { "start_thread" }), function));
         }
     }
-    if found.len() > 2 { Vec::new() } else { found }
+    match found.as_slice() {
+        [(one, _), (other, _)] if one == other => found.into_iter().map(|(_, range)| (None, range)).collect(),
+        [] | [_] | [_, _] => found,
+        _ => Vec::new(),
+    }
 }
 
 /// `mov %REG,%fs:…` with the SIB byte at `sib`: 64, REX.W, 89, ModRM(reg, 100).

@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::elf::{self, ElfFacts, Role};
+use super::elf::{self, ElfFacts, Role, Root};
 use super::intern::Interner;
 use super::mappings::Mapping;
 use crate::tick::{Module, ModuleId, ModuleKind, Names};
@@ -40,6 +40,8 @@ pub struct CodeFile {
     pub module: ModuleId,
     /// Open on the file, while it is among the recently used.
     pub path: Option<Arc<OwnedFd>>,
+    /// `None`: it could not be opened.
+    key: Option<FileKey>,
     facts: Facts,
     used: u64,
 }
@@ -130,17 +132,33 @@ impl Files {
         }
     }
 
-    /// Whether a thread's first function holds that file offset; `false` too while nobody knows.
-    pub fn is_root(&mut self, index: usize, offset: u64) -> bool {
-        let Some(file) = self.files.get_mut(index) else { return false };
+    /// Opens a file again that had to be let go, if it is still the same.
+    pub fn reopen(&mut self, index: usize, process: &OwnedFd, mapping: &Mapping) {
+        if !self.files.get(index).is_some_and(|file| file.path.is_none() && file.key.is_some()) {
+            return;
+        }
+        let opened = open_mapped(process, mapping);
+        if let Some((key, path)) = opened
+            && self.files.get(index).is_some_and(|file| file.key == Some(key))
+        {
+            self.hold(index, path);
+        }
+    }
+
+    /// The thread's first function at that file offset; `None` too while nobody knows.
+    pub fn root(&mut self, index: usize, offset: u64) -> Option<&Root> {
+        let file = self.files.get_mut(index)?;
         if let Facts::Pending(reply) = &file.facts {
             match reply.try_recv() {
                 Ok(facts) => file.facts = Facts::Ready(facts.unwrap_or_default()),
                 Err(TryRecvError::Disconnected) => file.facts = Facts::Ready(ElfFacts::default()),
-                Err(TryRecvError::Empty) => return false,
+                Err(TryRecvError::Empty) => return None,
             }
         }
-        matches!(&file.facts, Facts::Ready(facts) if facts.is_root(offset))
+        match &file.facts {
+            Facts::Ready(facts) => facts.root(offset),
+            Facts::Pending(_) => None,
+        }
     }
 
     fn add(
@@ -161,7 +179,8 @@ impl Files {
         };
         let module = Module { path: mapping.path.clone(), kind: ModuleKind::File, build_id };
         let index = self.files.len();
-        self.files.push(CodeFile { module: interner.module(module, names), path: None, facts, used: 0 });
+        let module = interner.module(module, names);
+        self.files.push(CodeFile { module, path: None, key: opened.as_ref().map(|(key, _)| *key), facts, used: 0 });
         match opened {
             Some((key, _)) => self.by_key.insert((*key, role == Role::Program), index),
             None => self.by_mapping.insert((mapping.dev, mapping.inode, mapping.path.clone()), index),

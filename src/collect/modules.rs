@@ -12,13 +12,13 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::elf::Root;
 use super::files::Files;
 use super::intern::Interner;
 use super::kernel::{KernelModules, vdso};
-use super::mappings::Mapping;
-use super::spaces::{Spaces, There, Why};
+use super::spaces::{Known, Nowhere, Place, Space, Spaces, Why};
 use super::symbols::{Code, Found, SymbolWorker, Want};
-use crate::tick::{FrameId, FrameKind, Module, ModuleId, ModuleKind, Names, ProcessKey, StackEnd, StackId};
+use crate::tick::{FrameId, FrameKind, Module, ModuleId, ModuleKind, Names, ProcessKey, StackEnd, StackId, Symbol};
 
 /// Names that wait to be asked for, at most; a machine that shows more new code than this in one tick shows addresses.
 const MAX_PENDING: usize = 200_000;
@@ -108,10 +108,9 @@ impl Resolver {
     /// A stack of one note, `[stack not taken]` or `[unrecorded]`.
     pub fn note(&mut self, text: &'static str, names: &mut Names) -> StackId {
         let module = self.fixed.get(text, ModuleKind::Note, &mut self.interner, names);
-        let (frame, _) = self.interner.frame(module, 0, FrameKind::Note, names);
-        let function = text.to_owned();
-        if names.frames.iter().any(|(id, _)| *id == frame) {
-            names.symbols.push((frame, crate::tick::Symbol { function, ..Default::default() }));
+        let (frame, new) = self.interner.frame(module, 0, FrameKind::Note, names);
+        if new {
+            names.symbols.push((frame, Symbol { function: text.to_owned(), ..Symbol::default() }));
         }
         self.interner.stack(&[frame], StackEnd::NotTaken, names)
     }
@@ -163,16 +162,21 @@ impl Resolver {
 
     fn locate(&mut self, process: ProcessKey, user_ips: &[u64], names: &mut Names) {
         self.located.clear();
+        if user_ips.is_empty() {
+            return;
+        }
         let now = Instant::now();
+        let Resolver { interner, spaces, files, fixed, pending, jit, located, .. } = self;
+        let space = spaces.get(process, now);
+        let mut finder = Finder { process, interner, files, fixed, pending, jit, names };
         for (depth, &ip) in user_ips.iter().take_while(|&&ip| ip != 0).enumerate() {
             let address = if depth == 0 { ip } else { ip - 1 };
-            let located = match self.spaces.get(process, now).at(address, now) {
-                There::Code(mapping) => self.code(process, address, &mapping, now, names),
-                There::NotCode => self.nowhere("[unmapped]", address, true, names),
-                There::Unknown(Why::Gone) => self.nowhere("[exited]", address, false, names),
-                There::Unknown(Why::Denied) => self.nowhere("[no access]", address, false, names),
-            };
-            self.located.push(located);
+            located.push(match space.at(address, now) {
+                Ok(index) => finder.code(space, index, address),
+                Err(Nowhere::NotCode) => Located { stray: true, ..finder.nameless("[unmapped]", address) },
+                Err(Nowhere::Unknown(Why::Gone)) => finder.nameless("[exited]", address),
+                Err(Nowhere::Unknown(Why::Denied)) => finder.nameless("[no access]", address),
+            });
         }
     }
 
@@ -192,73 +196,6 @@ impl Resolver {
         if truncated && strays == 0 { StackEnd::Truncated } else { StackEnd::Broken }
     }
 
-    fn nowhere(&mut self, module: &'static str, address: u64, stray: bool, names: &mut Names) -> Located {
-        let module = self.fixed.get(module, ModuleKind::Anonymous, &mut self.interner, names);
-        let (frame, _) = self.interner.frame(module, address, FrameKind::User, names);
-        Located { frame, root: false, stray }
-    }
-
-    fn code(
-        &mut self,
-        process: ProcessKey,
-        address: u64,
-        mapping: &Mapping,
-        now: Instant,
-        names: &mut Names,
-    ) -> Located {
-        match mapping.path.as_str() {
-            "[vdso]" => self.vdso(address, mapping, names),
-            "[vsyscall]" => self.nowhere("[vsyscall]", address, false, names),
-            path if mapping.inode == 0 || is_code_cache(path) => self.jit(process, address, now, names),
-            _ => self.file(process, address, mapping, now, names),
-        }
-    }
-
-    fn vdso(&mut self, address: u64, mapping: &Mapping, names: &mut Names) -> Located {
-        // That of 32-bit programs is another file.
-        let path = if address >> 32 == 0 { "[vdso32]" } else { "[vdso]" };
-        let module = self.fixed.get(path, ModuleKind::Vdso, &mut self.interner, names);
-        let offset = address - mapping.start;
-        let (frame, new) = self.interner.frame(module, offset, FrameKind::User, names);
-        if new
-            && path == "[vdso]"
-            && let Some(image) = &self.fixed.vdso
-        {
-            self.pending.push(Want { frame, code: Code::Elf(module, Arc::clone(image)), offset });
-        }
-        Located { frame, root: false, stray: false }
-    }
-
-    fn jit(&mut self, process: ProcessKey, address: u64, now: Instant, names: &mut Names) -> Located {
-        let anonymous = || Module { path: "[anon]".into(), kind: ModuleKind::Anonymous, build_id: None };
-        let module = *self.jit.entry(process).or_insert_with(|| self.interner.module(anonymous(), names));
-        let (frame, new) = self.interner.frame(module, address, FrameKind::Jit, names);
-        if new && let Some(dir) = &self.spaces.get(process, now).dir {
-            self.pending.push(Want { frame, code: Code::Jit(process, Arc::clone(dir)), offset: address });
-        }
-        Located { frame, root: false, stray: false }
-    }
-
-    fn file(
-        &mut self,
-        process: ProcessKey,
-        address: u64,
-        mapping: &Mapping,
-        now: Instant,
-        names: &mut Names,
-    ) -> Located {
-        let Resolver { spaces, files, interner, .. } = self;
-        let index = spaces.get(process, now).file(mapping, files, interner, names);
-        let offset = mapping.offset.wrapping_add(address - mapping.start);
-        let Some(file) = files.get(index) else { return self.nowhere("[exited]", address, false, names) };
-        let (frame, new) = interner.frame(file.module, offset, FrameKind::User, names);
-        if new && let Some(path) = &file.path {
-            self.pending.push(Want { frame, code: Code::Elf(file.module, Arc::clone(path)), offset });
-        }
-        files.touch(index);
-        Located { frame, root: files.is_root(index, offset), stray: false }
-    }
-
     fn kernel_frame(&mut self, address: u64, names: &mut Names) -> FrameId {
         let Resolver { kernel, interner, symbols, .. } = self;
         let (module, changed) = kernel.module_of(address, interner, names);
@@ -270,6 +207,113 @@ impl Resolver {
             self.pending.push(Want { frame, code: Code::Kernel, offset: address });
         }
         frame
+    }
+}
+
+/// What finding the addresses of one stack needs.
+struct Finder<'a> {
+    process: ProcessKey,
+    interner: &'a mut Interner,
+    files: &'a mut Files,
+    fixed: &'a mut Fixed,
+    pending: &'a mut Vec<Want>,
+    jit: &'a mut FxHashMap<ProcessKey, ModuleId>,
+    names: &'a mut Names,
+}
+
+impl Finder<'_> {
+    fn nameless(&mut self, module: &'static str, address: u64) -> Located {
+        let module = self.fixed.get(module, ModuleKind::Anonymous, self.interner, self.names);
+        let (frame, _) = self.interner.frame(module, address, FrameKind::User, self.names);
+        Located { frame, root: false, stray: false }
+    }
+
+    fn code(&mut self, space: &mut Space, index: usize, address: u64) -> Located {
+        let Some(place) = self.place(space, index) else { return self.nameless("[exited]", address) };
+        let Some((dir, _, Known { mapping, .. })) = space.parts(index) else {
+            return self.nameless("[exited]", address);
+        };
+        let into = address.saturating_sub(mapping.start);
+        match place {
+            Place::File(file) => self.file(file, mapping.offset.wrapping_add(into)),
+            Place::Vdso(module, named) => self.vdso(module, into, named),
+            Place::Jit(module) => self.jit(module, address, dir),
+            Place::Nameless(module) => {
+                let (frame, _) = self.interner.frame(module, address, FrameKind::User, self.names);
+                Located { frame, root: false, stray: false }
+            }
+        }
+    }
+
+    /// What the mapping holds. A file that we had to let go is opened again.
+    fn place(&mut self, space: &mut Space, index: usize) -> Option<Place> {
+        let (dir, program, known) = space.parts(index)?;
+        if let Some(place) = known.place {
+            if let (Place::File(file), Some(dir)) = (place, dir) {
+                self.files.reopen(file, dir, &known.mapping);
+            }
+            return Some(place);
+        }
+        let mapping = &known.mapping;
+        let place = match mapping.path.as_str() {
+            // That of 32-bit programs is another image.
+            "[vdso]" if mapping.start >> 32 == 0 => Place::Vdso(self.fixed("[vdso32]", ModuleKind::Vdso), false),
+            "[vdso]" => Place::Vdso(self.fixed("[vdso]", ModuleKind::Vdso), true),
+            "[vsyscall]" => Place::Nameless(self.fixed("[vsyscall]", ModuleKind::Vdso)),
+            path if mapping.inode == 0 || is_code_cache(path) => Place::Jit(self.anonymous()),
+            path => {
+                let is_program = program == Some(path);
+                Place::File(self.files.find(dir.map(Arc::as_ref), mapping, is_program, self.interner, self.names))
+            }
+        };
+        known.place = Some(place);
+        Some(place)
+    }
+
+    fn fixed(&mut self, path: &'static str, kind: ModuleKind) -> ModuleId {
+        self.fixed.get(path, kind, self.interner, self.names)
+    }
+
+    /// The module of the code that the process made at run time.
+    fn anonymous(&mut self) -> ModuleId {
+        let module = || Module { path: "[anon]".into(), kind: ModuleKind::Anonymous, build_id: None };
+        *self.jit.entry(self.process).or_insert_with(|| self.interner.module(module(), self.names))
+    }
+
+    fn vdso(&mut self, module: ModuleId, offset: u64, named: bool) -> Located {
+        let (frame, new) = self.interner.frame(module, offset, FrameKind::User, self.names);
+        if new
+            && named
+            && let Some(image) = &self.fixed.vdso
+        {
+            self.pending.push(Want { frame, code: Code::Elf(module, Arc::clone(image)), offset });
+        }
+        Located { frame, root: false, stray: false }
+    }
+
+    fn jit(&mut self, module: ModuleId, address: u64, dir: Option<&Arc<OwnedFd>>) -> Located {
+        let (frame, new) = self.interner.frame(module, address, FrameKind::Jit, self.names);
+        if new && let Some(dir) = dir {
+            self.pending.push(Want { frame, code: Code::Jit(self.process, Arc::clone(dir)), offset: address });
+        }
+        Located { frame, root: false, stray: false }
+    }
+
+    fn file(&mut self, index: usize, offset: u64) -> Located {
+        let Some(file) = self.files.get(index) else { return self.nameless("[exited]", offset) };
+        let (module, path) = (file.module, &file.path);
+        let (frame, new) = self.interner.frame(module, offset, FrameKind::User, self.names);
+        if new && let Some(path) = path {
+            self.pending.push(Want { frame, code: Code::Elf(module, Arc::clone(path)), offset });
+        }
+        self.files.touch(index);
+        let root = self.files.root(index, offset);
+        if new && let Some(Root { range, name: Some(name) }) = root {
+            // A stripped C library does not name it; where it is named, the worker's answer replaces this one.
+            let symbol = Symbol { function: (*name).into(), offset: offset - range.start, ..Symbol::default() };
+            self.names.symbols.push((frame, symbol));
+        }
+        Located { frame, root: root.is_some(), stray: false }
     }
 }
 

@@ -8,10 +8,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::files::Files;
-use super::intern::Interner;
 use super::mappings::{self, Answer, Mapping};
-use crate::tick::{Names, ProcessKey};
+use crate::tick::{ModuleId, ProcessKey};
 
 /// How long a mapping is believed.
 const BELIEVED: Duration = Duration::from_secs(1);
@@ -22,14 +20,12 @@ const MAX_SPACES: usize = 512;
 /// How long the mappings of a process that exited are kept: samples of it are drained after its exit.
 const KEPT: Duration = Duration::from_secs(3);
 
-/// What is at an address.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum There {
-    /// Code of this mapping.
-    Code(Mapping),
-    /// Nothing executable: no return address leads there.
+/// Why no code is known at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nowhere {
+    /// Nothing executable is there: no return address leads there.
     NotCode,
-    /// Nobody knows: the process is gone, or we may not look.
+    /// Nobody knows.
     Unknown(Why),
 }
 
@@ -42,16 +38,37 @@ pub enum Why {
     Denied,
 }
 
+/// What a mapping holds, once that was found out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A file, by its index.
+    File(usize),
+    /// The kernel's page; `true` if it is the 64-bit one.
+    Vdso(ModuleId, bool),
+    /// Code made at run time.
+    Jit(ModuleId),
+    /// Something else that has no names.
+    Nameless(ModuleId),
+}
+
+/// One mapping that is known.
+pub struct Known {
+    /// Where it lies.
+    pub mapping: Mapping,
+    /// What it holds.
+    pub place: Option<Place>,
+    checked: Instant,
+}
+
 /// The address space of one process.
 pub struct Space {
     /// Its directory in procfs; `None` if it was gone or denied.
-    pub dir: Option<Arc<OwnedFd>>,
+    dir: Option<Arc<OwnedFd>>,
     /// Target of `/proc/PID/exe`.
-    pub program: Option<String>,
+    program: Option<String>,
     why: Why,
     /// By rising address, disjoint.
-    known: Vec<(Mapping, Instant)>,
-    files: Vec<(Mapping, usize)>,
+    known: Vec<Known>,
     read: Option<Instant>,
     exited: Option<Instant>,
     used: Instant,
@@ -66,87 +83,92 @@ impl Space {
         };
         let dir = opened.ok().map(Arc::new);
         let program = dir.as_ref().and_then(|dir| program_of(dir));
-        Space { dir, program, why, known: Vec::new(), files: Vec::new(), read: None, exited: None, used: now }
+        Space { dir, program, why, known: Vec::new(), read: None, exited: None, used: now }
     }
 
-    /// What is at that address now; once the process is gone, what was there when we last looked.
-    pub fn at(&mut self, address: u64, now: Instant) -> There {
-        self.used = now;
+    /// The executable mapping at that address now; once the process is gone, what was there when we last looked.
+    pub fn at(&mut self, address: u64, now: Instant) -> Result<usize, Nowhere> {
         let known = self.find(address);
-        if let Some((mapping, checked)) = known
-            && (now.saturating_duration_since(*checked) < BELIEVED || self.exited.is_some())
+        if let Some(index) = known
+            && (self.exited.is_some() || now.saturating_duration_since(self.known[index].checked) < BELIEVED)
         {
-            return There::Code(mapping.clone());
+            return Ok(index);
         }
-        let fresh = self.ask(address, now);
-        match fresh {
+        match self.ask(address, now) {
+            Ok(index) => Ok(index),
+            Err(Nowhere::NotCode) => Err(Nowhere::NotCode),
             // What was there when it lived is the best there is.
-            There::Unknown(_) => self.find(address).map_or(fresh, |(mapping, _)| There::Code(mapping.clone())),
-            fresh => fresh,
+            Err(Nowhere::Unknown(why)) => known.ok_or(Nowhere::Unknown(why)),
         }
     }
 
-    /// The file behind one of its mappings, an index into `files`. Remembered as long as the mapping is.
-    pub fn file(&mut self, mapping: &Mapping, files: &mut Files, interner: &mut Interner, names: &mut Names) -> usize {
-        if let Some(&(_, index)) = self.files.iter().find(|(known, _)| known == mapping)
-            && files.get(index).is_some_and(|file| file.path.is_some())
-        {
-            return index;
-        }
-        let is_program = self.program.as_deref() == Some(mapping.path.as_str());
-        let index = files.find(self.dir.as_deref(), mapping, is_program, interner, names);
-        self.files.retain(|(known, _)| known.end <= mapping.start || mapping.end <= known.start);
-        self.files.push((mapping.clone(), index));
-        index
+    /// A mapping that [`Space::at`] found (valid until the next call of that), with the directory and the program of the
+    /// process.
+    pub fn parts(&mut self, index: usize) -> Option<(Option<&Arc<OwnedFd>>, Option<&str>, &mut Known)> {
+        Some((self.dir.as_ref(), self.program.as_deref(), self.known.get_mut(index)?))
     }
 
-    fn find(&self, address: u64) -> Option<&(Mapping, Instant)> {
-        let behind = self.known.partition_point(|(mapping, _)| mapping.start <= address);
-        self.known.get(behind.checked_sub(1)?).filter(|(mapping, _)| mapping.contains(address))
+    fn find(&self, address: u64) -> Option<usize> {
+        let index = self.known.partition_point(|known| known.mapping.start <= address).checked_sub(1)?;
+        self.known[index].mapping.contains(address).then_some(index)
     }
 
-    fn ask(&mut self, address: u64, now: Instant) -> There {
-        let Some(dir) = self.dir.clone() else { return There::Unknown(self.why) };
+    fn ask(&mut self, address: u64, now: Instant) -> Result<usize, Nowhere> {
+        let Some(dir) = self.dir.clone() else { return Err(Nowhere::Unknown(self.why)) };
         let maps = match mappings::open_at(&dir, "maps") {
             Ok(maps) => maps,
             Err(error) => {
                 if error.kind() == std::io::ErrorKind::PermissionDenied {
                     self.why = Why::Denied;
                 }
-                return There::Unknown(self.why);
+                return Err(Nowhere::Unknown(self.why));
             }
         };
         match mappings::query(&maps, address) {
-            Answer::Mapping(mapping) => {
-                self.learn(mapping.clone(), now);
-                There::Code(mapping)
-            }
+            Answer::Mapping(mapping) => Ok(self.learn(mapping, now)),
             Answer::Nothing => {
-                self.known.retain(|(mapping, _)| !mapping.contains(address));
-                There::NotCode
+                self.known.retain(|known| !known.mapping.contains(address));
+                Err(Nowhere::NotCode)
             }
-            Answer::Gone => There::Unknown(Why::Gone),
+            Answer::Gone => Err(Nowhere::Unknown(Why::Gone)),
             Answer::Unsupported => self.read(&dir, address, now),
         }
     }
 
-    fn read(&mut self, dir: &OwnedFd, address: u64, now: Instant) -> There {
+    /// Without PROCMAP_QUERY.
+    fn read(&mut self, dir: &OwnedFd, address: u64, now: Instant) -> Result<usize, Nowhere> {
         if self.read.is_none_or(|read| now.saturating_duration_since(read) >= BETWEEN_READS) {
             match mappings::read_all(dir) {
+                Ok(read) if !read.is_empty() => self.replace(read, now),
                 // An empty one: the process is exiting, or a kernel thread.
-                Ok(read) if read.is_empty() => return There::Unknown(Why::Gone),
-                Ok(read) => self.known = read.into_iter().map(|mapping| (mapping, now)).collect(),
-                Err(_) => return There::Unknown(Why::Gone),
+                _ => return Err(Nowhere::Unknown(Why::Gone)),
             }
             self.read = Some(now);
         }
-        self.find(address).map_or(There::NotCode, |(mapping, _)| There::Code(mapping.clone()))
+        self.find(address).ok_or(Nowhere::NotCode)
     }
 
-    fn learn(&mut self, new: Mapping, now: Instant) {
-        self.known.retain(|(old, _)| old.end <= new.start || new.end <= old.start);
-        let at = self.known.partition_point(|(old, _)| old.start < new.start);
-        self.known.insert(at, (new, now));
+    fn replace(&mut self, read: Vec<Mapping>, now: Instant) {
+        let mut old = std::mem::take(&mut self.known).into_iter().peekable();
+        self.known.reserve(read.len());
+        for mapping in read {
+            while old.next_if(|known| known.mapping.start < mapping.start).is_some() {}
+            let place = old.next_if(|known| known.mapping == mapping).and_then(|known| known.place);
+            self.known.push(Known { mapping, place, checked: now });
+        }
+    }
+
+    fn learn(&mut self, new: Mapping, now: Instant) -> usize {
+        let first = self.known.partition_point(|old| old.mapping.end <= new.start);
+        if let Some(old) = self.known.get_mut(first)
+            && old.mapping == new
+        {
+            old.checked = now;
+            return first;
+        }
+        let behind = self.known.partition_point(|old| old.mapping.start < new.end);
+        self.known.splice(first..behind.max(first), [Known { mapping: new, place: None, checked: now }]);
+        first
     }
 }
 
@@ -176,7 +198,9 @@ impl Spaces {
             let oldest = self.spaces.iter().min_by_key(|(_, space)| space.used).map(|(&key, _)| key);
             oldest.and_then(|key| self.spaces.remove(&key));
         }
-        self.spaces.entry(key).or_insert_with(|| Space::open(key, now))
+        let space = self.spaces.entry(key).or_insert_with(|| Space::open(key, now));
+        space.used = now;
+        space
     }
 
     /// The process is another program now.
@@ -197,5 +221,54 @@ impl Spaces {
         let gone: Vec<_> = self.spaces.iter().filter(|(_, space)| over(space)).map(|(&key, _)| key).collect();
         gone.iter().for_each(|key| drop(self.spaces.remove(key)));
         gone
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mapping(start: u64, end: u64, inode: u64) -> Mapping {
+        Mapping { start, end, offset: 0, dev: (0, 1), inode, path: String::new() }
+    }
+
+    fn space() -> Space {
+        let now = Instant::now();
+        let (known, why) = (Vec::new(), Why::Gone);
+        Space { dir: None, program: None, why, known, read: None, exited: None, used: now }
+    }
+
+    fn starts(space: &Space) -> Vec<(u64, u64)> {
+        space.known.iter().map(|known| (known.mapping.start, known.mapping.inode)).collect()
+    }
+
+    #[test]
+    fn a_new_mapping_displaces_what_it_covers() {
+        let (mut space, now) = (space(), Instant::now());
+        for start in [10, 30, 20] {
+            space.learn(mapping(start, start + 10, 1), now);
+        }
+        assert_eq!(starts(&space), [(10, 1), (20, 1), (30, 1)]);
+        assert_eq!(space.learn(mapping(20, 30, 1), now), 1, "known already");
+        assert_eq!(space.learn(mapping(15, 35, 2), now), 0);
+        assert_eq!(starts(&space), [(15, 2)]);
+        assert_eq!((space.find(15), space.find(34), space.find(35), space.find(14)), (Some(0), Some(0), None, None));
+        assert_eq!(space.at(16, now), Ok(0));
+        assert_eq!(space.at(99, now), Err(Nowhere::Unknown(Why::Gone)));
+        // Nobody can be asked any more: what was known stays.
+        assert_eq!(space.at(16, now + 2 * BELIEVED), Ok(0));
+    }
+
+    #[test]
+    fn reading_all_keeps_what_is_known_of_the_same() {
+        let (mut space, now) = (space(), Instant::now());
+        for start in [10, 20, 30] {
+            let at = space.learn(mapping(start, start + 10, 1), now);
+            space.known[at].place = Some(Place::File(start as usize));
+        }
+        space.replace(vec![mapping(5, 10, 1), mapping(20, 30, 1), mapping(30, 40, 7)], now);
+        assert_eq!(starts(&space), [(5, 1), (20, 1), (30, 7)]);
+        let places: Vec<_> = space.known.iter().map(|known| known.place).collect();
+        assert_eq!(places, [None, Some(Place::File(20)), None]);
     }
 }
