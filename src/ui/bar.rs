@@ -9,17 +9,8 @@ use ratatui::style::{Color, Style};
 
 use super::Theme;
 use super::theme::Depth;
+use crate::model::is_idle_wait as is_idle;
 use crate::tick::{State, StateNs};
-
-/// A wait that is no problem by itself: sleeping for a time, waiting for any of several descriptors; and whatever a
-/// thread of the kernel waits for, but for disks.
-pub fn is_idle(state: State, kernel_thread: bool) -> bool {
-    match state {
-        State::Timer | State::Poll => true,
-        State::Disk | State::Fault => false,
-        _ => kernel_thread && state.is_blocked(),
-    }
-}
 
 /// Parts of a bar, in their order: (state, units). Units sum to `units` exactly, unless there is no time at all.
 ///
@@ -152,12 +143,6 @@ mod tests {
         let time = ns(&[(State::User, 2), (State::Poll, 5), (State::Other, 3)]);
         assert_eq!(drawn(&time, 10, false), Buffer::with_lines(["██───     "]));
         assert_eq!(drawn(&time, 10, true), Buffer::with_lines(["██───-----"]));
-    }
-
-    #[test]
-    fn what_a_kernel_thread_waits_for_is_idle_unless_a_disk() {
-        assert!(is_idle(State::Other, true) && !is_idle(State::Other, false));
-        assert!(!is_idle(State::Disk, true) && !is_idle(State::Woken, true) && !is_idle(State::Kernel, true));
     }
 
     #[test]

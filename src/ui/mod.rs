@@ -21,6 +21,9 @@ pub mod app;
 pub mod bar;
 pub mod chart;
 pub mod draw;
+mod filter;
+#[cfg(test)]
+mod fixture;
 mod footer;
 pub mod format;
 pub mod heat;

@@ -43,11 +43,11 @@ impl Piece<'_> {
 /// Draws it: left what is observed and how, right how much of it is known.
 pub fn render(status: &Status, model: &Model, theme: &Theme, area: Rect, buf: &mut Buffer) {
     let left = vec![
-        Piece { drop: 0, spans: vec![Span::styled("sberf", theme.header())] },
-        Piece { drop: 2, spans: vec![Span::styled(model.session().hostname.clone(), theme.text())] },
+        Piece { drop: 2, spans: vec![Span::styled("sberf", theme.header())] },
+        Piece { drop: 3, spans: vec![Span::styled(model.session().hostname.clone(), theme.text())] },
         Piece { drop: 5, spans: vec![Span::styled(kernel(model), theme.dim())] },
         Piece { drop: 4, spans: vec![Span::styled(machine(model), theme.text())] },
-        Piece { drop: 3, spans: vec![sampler(model, theme)] },
+        Piece { drop: 1, spans: vec![sampler(model, theme)] },
         Piece { drop: 0, spans: vec![Span::styled(interval(status.interval), theme.text())] },
         Piece { drop: 0, spans: position(status, model, theme) },
     ];
@@ -56,35 +56,37 @@ pub fn render(status: &Status, model: &Model, theme: &Theme, area: Rect, buf: &m
         Piece { drop: 0, spans: lost(model, theme) },
         Piece { drop: 1, spans: own_cost(model, theme) },
     ];
-    let mut pieces = left;
-    let seam = pieces.len();
-    pieces.extend(right);
-    let dropped = dropped(&pieces, area.width.into());
-    let shown = |range: std::ops::Range<usize>| -> Vec<&Piece<'_>> {
-        pieces[range].iter().filter(|piece| piece.drop < dropped && piece.width() > 0).collect()
-    };
-    let separator = |at: usize| Span::styled(if at == 0 { " " } else { " │ " }, theme.border());
+    let limit =
+        (1..=6).rev().find(|&limit| width(&left, LEFT, limit) + width(&right, RIGHT, limit) < area.width.into());
+    let limit = limit.unwrap_or(1);
     let mut x = area.x;
-    for (at, piece) in shown(0..seam).into_iter().enumerate() {
-        let rest = Rect { x, width: area.right().saturating_sub(x), ..area };
-        let spans: Vec<Span<'_>> = std::iter::once(separator(at)).chain(piece.spans.iter().cloned()).collect();
-        x = draw::put_spans(buf, rest, &spans);
+    for (at, piece) in shown(&left, limit).enumerate() {
+        let gap = Span::styled(if at == 0 { " " } else { " │ " }, theme.border());
+        x = draw::put_spans(buf, from(area, x), &[gap]);
+        x = draw::put_spans(buf, from(area, x), &piece.spans);
     }
-    let right = shown(seam..pieces.len());
-    let width: usize = right.iter().map(|piece| piece.width() + 2).sum();
-    let mut x = area.right().saturating_sub(width as u16).max(x);
-    for piece in right {
-        let rest = Rect { x, width: area.right().saturating_sub(x), ..area };
-        x = draw::put_spans(buf, rest, &piece.spans) + 2;
+    let mut x = area.right().saturating_sub(width(&right, RIGHT, limit) as u16).max(x + 1);
+    for piece in shown(&right, limit) {
+        x = draw::put_spans(buf, from(area, x), &piece.spans) + RIGHT as u16;
     }
 }
 
-/// Pieces with `drop` at or above this do not fit.
-fn dropped(pieces: &[Piece<'_>], width: usize) -> u8 {
-    let needed = |limit: u8| -> usize {
-        pieces.iter().filter(|piece| piece.drop < limit && piece.width() > 0).map(|piece| piece.width() + 3).sum()
-    };
-    (1..=6).rev().find(|&limit| needed(limit) <= width).unwrap_or(1)
+/// Cells between the pieces on the left, and after each on the right.
+const LEFT: usize = 3;
+const RIGHT: usize = 2;
+
+fn from(area: Rect, x: u16) -> Rect {
+    let x = x.min(area.right());
+    Rect { x, width: area.right() - x, ..area }
+}
+
+/// Pieces with `drop` below the limit.
+fn shown<'p, 'a>(pieces: &'p [Piece<'a>], limit: u8) -> impl Iterator<Item = &'p Piece<'a>> {
+    pieces.iter().filter(move |piece| piece.drop < limit && piece.width() > 0)
+}
+
+fn width(pieces: &[Piece<'_>], gap: usize, limit: u8) -> usize {
+    shown(pieces, limit).map(|piece| piece.width() + gap).sum()
 }
 
 fn kernel(model: &Model) -> String {
@@ -100,15 +102,15 @@ fn machine(model: &Model) -> String {
 fn sampler<'a>(model: &Model, theme: &Theme) -> Span<'a> {
     match &model.session().sampler {
         Sampler::Off => Span::styled("sampling off", theme.warn()),
-        Sampler::Cycles(hz) => Span::styled(format!("{hz} Hz cycles"), theme.text()),
-        Sampler::CpuClock(hz) => Span::styled(format!("{hz} Hz cpu-clock"), theme.text()),
+        Sampler::Cycles(hz) => Span::styled(format!("{hz}Hz cycles"), theme.text()),
+        Sampler::CpuClock(hz) => Span::styled(format!("{hz}Hz cpu-clock"), theme.text()),
     }
 }
 
 fn interval(interval: Duration) -> String {
     match interval.as_millis() {
-        ms if ms % 1000 == 0 => format!("{} s", ms / 1000),
-        ms => format!("{ms} ms"),
+        ms if ms % 1000 == 0 => format!("{}s", ms / 1000),
+        ms => format!("{ms}ms"),
     }
 }
 
@@ -140,7 +142,7 @@ fn complete<'a>((samples, complete): (u64, u64), theme: &Theme) -> Vec<Span<'a>>
     let style = if share < 0.9 { theme.warn() } else { theme.text() };
     // Rounded down: 100 % is said only when it is all of them.
     let tenths = (share * 1000.0).floor() / 10.0;
-    let text = if complete == samples { "100 %".into() } else { format!("{tenths:.1} %") };
+    let text = if complete == samples { "100%".into() } else { format!("{tenths:.1}%") };
     vec![Span::styled("stacks ", theme.dim()), Span::styled(text, style)]
 }
 
@@ -155,6 +157,6 @@ fn own_cost<'a>(model: &Model, theme: &Theme) -> Vec<Span<'a>> {
     let cost = model.cost();
     let bpf: u64 = cost.programs.iter().map(|program| program.ns).sum();
     let share = (cost.user_space_ns + bpf) as f64 / span.len_ns() as f64;
-    let text = format!("{} % {}B", format::percent(share), format::bytes(cost.rss_bytes).trim_end_matches('B'));
+    let text = format!("{}% {}", format::percent(share), format::bytes(cost.rss_bytes));
     vec![Span::styled("self ", theme.dim()), Span::styled(text, theme.text())]
 }

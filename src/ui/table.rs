@@ -32,25 +32,44 @@ pub struct Slot {
     pub width: u16,
 }
 
-/// Which columns fit into `width` cells, one cell apart, after `margin`. What is left over goes to the columns that can
-/// use it, in the order of their `drop`.
+/// From this `drop` on, a column has to wait until those that can use more cells have some.
+const LUXURY: u8 = 8;
+/// So many each.
+const EASE: u16 = 12;
+
+/// Which columns fit into `width` cells, one cell apart, after `margin`. Those with `drop` 255 never do. What is left over
+/// is shared evenly by the columns that can use it.
 pub fn lay_out(columns: &[Column], margin: u16, width: u16) -> Vec<Slot> {
-    let room = usize::from(width.saturating_sub(margin));
+    let room = usize::from(width.saturating_sub(margin)) + 1;
+    let ease = |column: &Column, limit: u8| if limit > LUXURY { column.extra.min(EASE) } else { 0 };
     let needed = |limit: u8| -> usize {
-        columns.iter().filter(|column| column.drop < limit).map(|column| usize::from(column.width) + 1).sum()
+        let shown = columns.iter().filter(|column| column.drop < limit);
+        shown.map(|column| usize::from(column.width + ease(column, limit)) + 1).sum()
     };
-    let limit = (1..=u8::MAX).rev().find(|&limit| needed(limit) <= room + 1).unwrap_or(1);
-    let mut free = (room + 1).saturating_sub(needed(limit));
-    let mut widths: Vec<(usize, usize)> = Vec::new();
-    let mut by_need: Vec<usize> = (0..columns.len()).filter(|&at| columns[at].drop < limit).collect();
-    by_need.sort_by_key(|&at| columns[at].drop);
-    for at in by_need {
-        let more = free.min(columns[at].extra.into());
-        free -= more;
-        widths.push((at, usize::from(columns[at].width) + more));
-    }
-    widths.sort_unstable();
+    let limit = (1..=u8::MAX).rev().find(|&limit| needed(limit) <= room).unwrap_or(1);
+    let shown = || columns.iter().enumerate().filter(|(_, column)| column.drop < limit);
+    let used: usize = shown().map(|(_, column)| usize::from(column.width) + 1).sum();
+    let extras: Vec<usize> = shown().map(|(_, column)| column.extra.into()).collect();
+    let extras = share(room.saturating_sub(used), &extras);
+    let widths: Vec<_> = shown().zip(extras).map(|((at, column), extra)| (at, column.width as usize + extra)).collect();
     place(&widths, margin, width)
+}
+
+/// Shares `free` evenly among those that can use some, none getting more than it can use.
+fn share(mut free: usize, wanted: &[usize]) -> Vec<usize> {
+    let mut given = vec![0; wanted.len()];
+    loop {
+        let hungry: Vec<usize> = (0..wanted.len()).filter(|&at| given[at] < wanted[at]).collect();
+        if free == 0 || hungry.is_empty() {
+            return given;
+        }
+        let each = (free / hungry.len()).max(1);
+        for at in hungry {
+            let more = each.min(wanted[at] - given[at]).min(free);
+            given[at] += more;
+            free -= more;
+        }
+    }
 }
 
 fn place(widths: &[(usize, usize)], margin: u16, width: u16) -> Vec<Slot> {
@@ -175,7 +194,8 @@ mod tests {
         assert_eq!(shown(25), [(0, 7), (1, 15)]);
         assert_eq!(shown(29), [(0, 7), (1, 10), (3, 8)]);
         assert_eq!(shown(35), [(0, 7), (1, 10), (2, 5), (3, 8)]);
-        assert_eq!(shown(60), [(0, 7), (1, 30), (2, 5), (3, 13)]);
+        assert_eq!(shown(60), [(0, 7), (1, 23), (2, 5), (3, 20)]);
+        assert_eq!(shown(90), [(0, 7), (1, 30), (2, 5), (3, 43)]);
     }
 
     #[test]

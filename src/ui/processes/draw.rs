@@ -1,0 +1,191 @@
+//! Drawing the table: the legend, what is selected, heads and rows. Formats only what can be seen.
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::{Modifier, Style};
+use ratatui::text::Span;
+
+use super::fields::{FIELDS, Field, Frame, Subject, cell};
+use super::rows::{Row, RowId};
+use super::{Parts, ProcessesPane, label};
+use crate::model::{Model, is_idle_wait};
+use crate::tick::State;
+use crate::ui::table::{self, Slot, Sorted};
+use crate::ui::{Theme, bar, draw, format};
+
+impl ProcessesPane {
+    pub(super) fn draw(&self, model: &Model, theme: &Theme, parts: Parts, buf: &mut Buffer) {
+        let frame = self.frame(model, theme);
+        self.draw_legend(&frame, parts.legend, buf);
+        self.draw_summary(model, theme, parts.summary, buf);
+        self.draw_heads(theme, parts.heads, buf);
+        for (nth, at) in self.cursor.shown(self.rows.len()).enumerate() {
+            self.draw_row(at, &frame, draw::line(parts.rows, nth as u16), buf);
+        }
+        if self.rows.is_empty() {
+            let text = if self.hidden > 0 { "no process passes the filter; Esc takes it back" } else { "no process" };
+            draw::put(buf, parts.rows.x + 2, parts.rows.y, text, parts.rows.width.saturating_sub(2), theme.dim());
+        }
+        self.lower.render(model, theme, parts.lower, buf);
+    }
+
+    fn frame<'a>(&self, model: &'a Model, theme: &'a Theme) -> Frame<'a> {
+        let off = |name: &str| model.session().lenses.iter().any(|lens| lens.name == name && lens.off.is_some());
+        Frame {
+            model,
+            theme,
+            span_ns: model.span().map_or(0, |span| span.len_ns()),
+            cpus: model.cpus().len().max(model.session().cpus.len()),
+            machine: self.machine_basis,
+            idle: self.idle,
+            long: !self.short,
+            sched_off: off("sched"),
+            block_off: off("block"),
+        }
+    }
+
+    /// What the bars mean: as many states as fit.
+    fn draw_legend(&self, frame: &Frame<'_>, area: Rect, buf: &mut Buffer) {
+        let theme = frame.theme;
+        let idle = if self.idle { "idle waits shown " } else { "idle waits blank " };
+        let title = match area.width {
+            0..120 => " wall time: ".into(),
+            _ => format!(" bars: wall time of all threads, last {}   ", format::duration(frame.span_ns)),
+        };
+        let x = draw::put(buf, area.x, area.y, &title, area.width, theme.dim());
+        let room = area.right().saturating_sub(x + format::width(idle) as u16);
+        let mut spans = Vec::new();
+        let mut used = 0;
+        for states in
+            LEGEND.iter().filter(|states| self.idle || !states.iter().any(|&state| is_idle_wait(state, false)))
+        {
+            let name = states[0].name();
+            let cells = (states.len() + name.len() + 1) as u16;
+            if used + cells > room {
+                break;
+            }
+            used += cells;
+            spans.extend(states.iter().map(|&state| Span::styled(theme.state_glyph(state), theme.state(state))));
+            spans.push(Span::styled(format!("{name} "), theme.text()));
+        }
+        draw::put_spans(buf, Rect { x, width: room, ..area }, &spans);
+        draw::put_right(buf, area, idle, theme.dim());
+    }
+
+    /// A rule that says how much is shown, and why not all.
+    fn draw_summary(&self, model: &Model, theme: &Theme, area: Rect, buf: &mut Buffer) {
+        draw::rule(buf, theme, area);
+        let (shown, all) = (self.processes(), model.process_count());
+        let of = if shown == all { String::new() } else { format!("{} of ", format::grouped(shown as u64)) };
+        let threads = format::grouped(model.thread_count() as u64);
+        let counts = format!(" {of}{} processes, {threads} threads ", format::grouped(all as u64));
+        let mut spans = vec![Span::styled(counts, theme.text())];
+        if self.selection.filter.is_some() {
+            spans.push(Span::styled(format!("│ filter {} ", self.filter_text), theme.warn()));
+        }
+        if let Some(user) = self.selection.user {
+            spans.push(Span::styled(format!("│ user {} ", label::user(model, user)), theme.warn()));
+        }
+        if !self.selection.kernel {
+            spans.push(Span::styled("│ kernel threads hidden ", theme.warn()));
+        }
+        if self.search.is_some() {
+            spans.push(Span::styled(format!("│ /{} {} rows ", self.search_text, self.found.len()), theme.match_()));
+        }
+        let x = (area.x + 2).min(area.right());
+        draw::put_spans(buf, Rect { x, width: area.right() - x, ..area }, &spans);
+        let basis = if self.machine_basis { " CPU % of the machine " } else { " CPU % of one CPU " };
+        let right = Rect { width: area.width.saturating_sub(2), ..area };
+        draw::put_right(buf, right, basis, theme.dim());
+    }
+
+    fn draw_heads(&self, theme: &Theme, area: Rect, buf: &mut Buffer) {
+        let column = FIELDS.iter().position(|&field| field == self.selection.sort).unwrap_or(0);
+        let sorted = Sorted { column, descending: self.selection.descending };
+        table::heads(buf, area, &self.columns(), &self.slots, sorted, (theme.header(), theme.accent()));
+    }
+
+    fn draw_row(&self, at: usize, frame: &Frame<'_>, line: Rect, buf: &mut Buffer) {
+        let Some(row) = self.rows.get(at) else { return };
+        let Some(subject) = row.id.subject(frame.model) else { return };
+        let columns = self.columns();
+        for &slot in &self.slots {
+            match FIELDS[slot.column] {
+                Field::Bar => draw_bar(subject, frame, line, slot, buf),
+                Field::Command => draw_command(row, subject, frame, line, slot, buf),
+                field => {
+                    let (text, style) = cell(field, subject, frame, slot.width.into());
+                    table::cell(buf, line, slot, columns[slot.column].right, &text, style);
+                }
+            }
+        }
+        if subject.exited() {
+            buf.set_style(line, frame.theme.dim());
+            draw::put(buf, line.x + 1, line.y, "†", line.width.saturating_sub(1), frame.theme.dim());
+        }
+        if self.found.contains(&row.id) {
+            self.mark_match(line, frame.theme, buf);
+        }
+        if at == self.cursor.at {
+            buf.set_style(self.without_bar(line), frame.theme.selected());
+            draw::put(buf, line.x, line.y, "▸", line.width, frame.theme.accent());
+        }
+    }
+
+    /// The part of a line before the bar: what the cursor marks there does not change the colours of states.
+    fn without_bar(&self, line: Rect) -> Rect {
+        let bar = self.slots.iter().find(|slot| FIELDS[slot.column] == Field::Bar);
+        bar.map_or(line, |slot| Rect { width: slot.x.min(line.width), ..line })
+    }
+
+    fn mark_match(&self, line: Rect, theme: &Theme, buf: &mut Buffer) {
+        for slot in self.slots.iter().filter(|slot| matches!(FIELDS[slot.column], Field::Pid | Field::Command)) {
+            let area = Rect { x: line.x + slot.x, width: slot.width, ..line };
+            buf.set_style(area.intersection(line), theme.match_());
+        }
+    }
+}
+
+/// States in the legend. Both kinds of waiting for a CPU go by one name.
+const LEGEND: &[&[State]] = &[
+    &[State::User],
+    &[State::Kernel],
+    &[State::Woken, State::Preempted],
+    &[State::Disk],
+    &[State::Lock],
+    &[State::Net],
+    &[State::Pipe],
+    &[State::Timer],
+    &[State::Poll],
+    &[State::Other],
+    &[State::Fault],
+    &[State::Stopped],
+];
+
+fn draw_bar(subject: Subject<'_>, frame: &Frame<'_>, line: Rect, slot: Slot, buf: &mut Buffer) {
+    let area = Rect { x: line.x + slot.x, width: slot.width, ..line };
+    let kernel = subject.process.facts.kernel;
+    bar::render(&subject.totals().ns, kernel, frame.idle, frame.theme, area.intersection(line), buf);
+}
+
+fn draw_command(row: &Row, subject: Subject<'_>, frame: &Frame<'_>, line: Rect, slot: Slot, buf: &mut Buffer) {
+    let theme = frame.theme;
+    let width = usize::from(slot.width);
+    let end = label::end(subject.process, frame.model.session().boot_offset_ns);
+    let end = end.map_or(String::new(), |end| format!(" ({end})"));
+    let lead = format::width(&row.lead);
+    // How it ended is worth more than the end of its arguments.
+    let room = width.saturating_sub(lead + format::width(&end)).max(width.saturating_sub(lead).min(6));
+    let (text, style) = match (row.id, subject.thread) {
+        (RowId::Thread(..), Some(thread)) => (format::fit(&thread.comm, room), theme.text()),
+        _ => (format::fit(&label::command(subject.process, frame.long, room), room), name_style(subject, theme)),
+    };
+    let spans =
+        [Span::styled(row.lead.as_str(), theme.border()), Span::styled(text, style), Span::styled(end, theme.dim())];
+    let area = Rect { x: line.x + slot.x, width: slot.width.min(line.width.saturating_sub(slot.x)), ..line };
+    draw::put_spans(buf, area, &spans);
+}
+
+fn name_style(subject: Subject<'_>, theme: &Theme) -> Style {
+    if subject.process.facts.kernel { theme.dim() } else { theme.text().remove_modifier(Modifier::BOLD) }
+}

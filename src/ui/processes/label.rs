@@ -1,0 +1,116 @@
+//! What processes, threads and users are called in a row.
+
+use crate::model::{Model, Process};
+use crate::tick::ProcessFacts;
+use crate::ui::format;
+
+/// Name of a user, or the number.
+pub fn user(model: &Model, uid: u32) -> String {
+    model.user(uid).map_or_else(|| uid.to_string(), |name| format::clean(name).into_owned())
+}
+
+/// The command of a process, cleaned, about `width` characters of it: its arguments with the program's directory left out
+/// if `long`, else its name. Threads of the kernel stand in brackets.
+pub fn command(process: &Process, long: bool, width: usize) -> String {
+    let facts = &process.facts;
+    if facts.kernel {
+        return format!("[{}]", format::clean(&facts.comm));
+    }
+    match &facts.cmdline {
+        Some(arguments) if long && !arguments.is_empty() => format::clean(&line(arguments, width)).into_owned(),
+        _ => format::clean(&facts.comm).into_owned(),
+    }
+}
+
+fn line(arguments: &[String], width: usize) -> String {
+    // One more than fits, in characters of at least one cell or marks upon one.
+    let enough = width.saturating_mul(4) + 64;
+    let mut line = String::new();
+    for (at, argument) in arguments.iter().enumerate() {
+        if line.len() > enough {
+            break;
+        }
+        if at > 0 {
+            line.push(' ');
+        }
+        let argument = if at == 0 { program(argument) } else { argument };
+        line.extend(argument.chars().take(enough));
+    }
+    line
+}
+
+/// `/usr/sbin/nginx` is `nginx`; `nginx: worker process /x` is itself.
+fn program(path: &str) -> &str {
+    let end = path.find(' ').unwrap_or(path.len());
+    let directory = if path.starts_with('/') { path[..end].rfind('/').map_or(0, |at| at + 1) } else { 0 };
+    if directory == end { path } else { &path[directory..] }
+}
+
+/// What became of a process that is gone: `exited 0, 0.4s`, `killed by 9 KILL, 2m03s`: status, and how long it had lived.
+pub fn end(process: &Process, boot_offset_ns: u64) -> Option<String> {
+    let exit = process.exited?;
+    let how = match exit.status {
+        None => "gone".into(),
+        Some(status) if status & 0x7f == 0 => format!("exited {}", status >> 8 & 0xff),
+        Some(status) => format!("killed by {}{}", status & 0x7f, signal_name(status & 0x7f)),
+    };
+    let lived = exit.at_ns.saturating_add(boot_offset_ns).checked_sub(process.key.start_ns);
+    Some(match lived {
+        Some(ns) => format!("{how}, {}", format::duration(ns)),
+        None => how,
+    })
+}
+
+/// Names of the signals that usually end a program; the numbers are those of x86-64 and aarch64.
+fn signal_name(signal: u32) -> &'static str {
+    match signal {
+        1 => " HUP",
+        2 => " INT",
+        3 => " QUIT",
+        4 => " ILL",
+        5 => " TRAP",
+        6 => " ABRT",
+        7 => " BUS",
+        8 => " FPE",
+        9 => " KILL",
+        10 => " USR1",
+        11 => " SEGV",
+        12 => " USR2",
+        13 => " PIPE",
+        14 => " ALRM",
+        15 => " TERM",
+        _ => "",
+    }
+}
+
+/// What a filter looks at: ids, user, name, arguments.
+pub fn haystack(facts: &ProcessFacts, user: &str, text: &mut String) {
+    use std::fmt::Write;
+    text.clear();
+    let _ = write!(text, "{} {user} {}", facts.key.tgid, facts.comm);
+    for argument in facts.cmdline.iter().flatten() {
+        text.push(' ');
+        text.push_str(argument);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directories_of_programs_are_left_out() {
+        assert_eq!(program("/usr/sbin/nginx"), "nginx");
+        assert_eq!(program("nginx: worker process /x"), "nginx: worker process /x");
+        assert_eq!(program("/opt/a b/c"), "a b/c");
+        assert_eq!(program("./run"), "./run");
+        assert_eq!(program("/"), "/");
+        assert_eq!(program(""), "");
+    }
+
+    #[test]
+    fn long_command_lines_are_not_copied_whole() {
+        let arguments = vec!["x".repeat(4096); 100];
+        assert!(line(&arguments, 20).len() < 600);
+    }
+}
