@@ -1,6 +1,6 @@
 //! The kernel's own account of BPF programs, and the empty programs that show what keeping it costs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -47,13 +47,24 @@ impl Program {
 }
 
 /// Every program that is loaded now, by the kernel's id.
-pub fn programs() -> BTreeMap<u32, Program> {
+fn programs() -> BTreeMap<u32, Program> {
     ProgInfoIter::default()
         .map(|info| {
             let name = info.name.to_string_lossy().into_owned();
             (info.id, Program { name, runs: info.run_cnt, ns: info.run_time_ns })
         })
         .collect()
+}
+
+/// Those that a process holds: others may load theirs meanwhile.
+pub fn programs_of(pid: u32) -> BTreeMap<u32, Program> {
+    let held: BTreeSet<u32> = fs::read_dir(format!("/proc/{pid}/fdinfo"))
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok())
+        .filter_map(|info| info.lines().find_map(|line| line.strip_prefix("prog_id:"))?.trim().parse().ok())
+        .collect();
+    programs().into_iter().filter(|(id, _)| held.contains(id)).collect()
 }
 
 /// What the programs in `after` did since `before`, those that ran at all, summed by name.

@@ -72,9 +72,11 @@ pub fn programs(rounds: usize, scratch: &Path) -> Result<()> {
         }
         let (mut floors, mut rows) = (Vec::new(), vec![Vec::new(); tools.len()]);
         for round in 0..rounds {
-            floors.push(counted(|| Ok(Some(Floor::attach(scratch)?)), work)?);
+            let floor = Floor::attach(scratch)?;
+            floors.push(counted(std::process::id(), work)?);
+            drop(floor);
             for at in order(tools.len(), round) {
-                match counted(|| Running::start(&tools[at]), work) {
+                match counted_tool(&tools[at], work) {
                     Ok(run) => rows[at].push(run),
                     Err(error) => eprintln!("{error:#}"),
                 }
@@ -87,15 +89,17 @@ pub fn programs(rounds: usize, scratch: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What the programs that `attach` brings do while the work is done.
-fn counted<T>(attach: impl FnOnce() -> Result<T>, work: &dyn Fn() -> Result<()>) -> Result<Vec<Program>> {
-    let others = bpf::programs();
-    let attached = attach()?;
-    let before = bpf::programs();
+/// What the programs of a process do while the work is done.
+fn counted(pid: u32, work: &dyn Fn() -> Result<()>) -> Result<Vec<Program>> {
+    let before = bpf::programs_of(pid);
     work()?;
-    let own = bpf::programs().into_iter().filter(|(id, _)| !others.contains_key(id)).collect();
-    drop(attached);
-    Ok(bpf::since(&before, &own))
+    Ok(bpf::since(&before, &bpf::programs_of(pid)))
+}
+
+/// The same for a tool that is started for it.
+fn counted_tool(tool: &Tool, work: &dyn Fn() -> Result<()>) -> Result<Vec<Program>> {
+    let running = Running::start(tool)?;
+    counted(running.pid()?, work)
 }
 
 fn print_programs(load: &str, tool: &Tool, runs: &[Vec<Program>], floors: &[Vec<Program>]) {

@@ -74,7 +74,7 @@ impl Terminal {
         Ok(Terminal { child, master: pair.master, keys, chunks, start })
     }
 
-    fn pid(&self) -> Result<u32> {
+    pub fn pid(&self) -> Result<u32> {
         self.child.process_id().context("no process id")
     }
 
@@ -154,19 +154,16 @@ fn rss_mb(pid: u32) -> Option<f64> {
 
 /// Runs it for the warm-up and `steady`; the kernel's statistics must be on.
 pub fn run(command: &[String], steady: Duration) -> Result<Run> {
-    let programs = bpf::programs();
     let mut terminal = Terminal::start(command)?;
     let pid = terminal.pid()?;
     std::thread::sleep(WARM_UP.saturating_sub(terminal.start.elapsed()));
     ensure!(terminal.is_alive(), "{} ended at once:\n{}", command[0], last_words(&terminal.chunks));
-    let (opened, cpu, bpf_opened) = (Instant::now(), terminal.cpu()?, bpf::programs());
+    let (opened, cpu, bpf_opened) = (Instant::now(), terminal.cpu()?, bpf::programs_of(pid));
     std::thread::sleep(steady);
     ensure!(terminal.is_alive(), "{} ended early:\n{}", command[0], last_words(&terminal.chunks));
     let (span, cpu_steady) = (opened.elapsed().as_secs_f64(), terminal.cpu()?.saturating_sub(cpu));
     let closed = opened + Duration::from_secs_f64(span);
-    // Only what it loaded itself: other programs may run on this machine.
-    let own = bpf::programs().into_iter().filter(|(id, _)| !programs.contains_key(id)).collect();
-    let bpf_ns: u64 = bpf::since(&bpf_opened, &own).iter().map(|program| program.ns).sum();
+    let bpf_ns: u64 = bpf::since(&bpf_opened, &bpf::programs_of(pid)).iter().map(|program| program.ns).sum();
     let rss_mb = rss_mb(pid).unwrap_or(f64::NAN);
     let start = terminal.start;
     let chunks = std::mem::take(&mut *terminal.chunks.lock().map_err(|_| anyhow::anyhow!("the reader failed"))?);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::screen::Terminal;
@@ -122,6 +122,14 @@ impl Running {
         };
         ensure!(alive, "{} ended before the work began", tool.name);
         Ok(running)
+    }
+
+    pub fn pid(&self) -> Result<u32> {
+        match self {
+            Running::Nothing => bail!("nothing has no process"),
+            Running::Screen(terminal) => terminal.pid(),
+            Running::Plain(child) => Ok(child.id()),
+        }
     }
 }
 
