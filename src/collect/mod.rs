@@ -21,6 +21,7 @@ mod mappings;
 mod perf_map;
 mod reconcile;
 mod reread;
+mod sigbus;
 mod spaces;
 
 pub mod local_time;

@@ -197,6 +197,28 @@ fn names_outlive_the_file_and_the_process() {
 }
 
 #[test]
+fn a_file_that_was_cut_since_harms_nobody() {
+    let Some(mut fixture) = Fixture::start(WALKS, WITH_FRAME_POINTERS) else { return };
+    let mut session = Session::start();
+    let (process, walk) = (fixture.key(), fixture.addresses());
+    let stack = session.stack(process, &walk);
+    assert_eq!(session.functions(stack)[1], "main");
+    // While a program runs nobody may write to it, so it is ended first; the worker has it mapped still.
+    fixture.end();
+    let program = std::fs::File::options().write(true).open(fixture.dir.path().join("fixture")).unwrap();
+    program.set_len(100).unwrap();
+    let inner = walk[1] & !0xfff;
+    let stacks: Vec<StackId> = (0..64).map(|at| session.stack(process, &[inner + 64 * at])).collect();
+    for _ in 0..20 {
+        session.resolver.found(&mut session.names);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(stacks.len(), 64);
+    let note = session.resolver.note("[unrecorded]", &mut session.names);
+    assert_eq!(session.functions(note), ["[unrecorded]"], "the worker's names still arrive");
+}
+
+#[test]
 fn a_process_that_is_gone_keeps_its_addresses() {
     let mut session = Session::start();
     let mut child = Command::new("true").spawn().unwrap();

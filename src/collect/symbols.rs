@@ -20,7 +20,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::demangle::demangle;
+use super::elf::has_bounded_symbols;
 use super::perf_map::PerfMaps;
+use super::sigbus;
 use crate::tick::{FrameId, ModuleId, ProcessKey, Symbol};
 
 /// Batches that may wait; what finds no room stays with the resolver.
@@ -94,6 +96,8 @@ impl SymbolWorker {
         let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&stats));
         std::thread::Builder::new().name("sberf-symbols".into()).spawn(move || {
             let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), 19);
+            // Without it a file that is cut while we read it ends us: rare, and no reason to show no names at all.
+            let _ = sigbus::guard_this_thread();
             Worker::new(results, stopped, counted).run(&messages);
             let _ = finished.send(());
         })?;
@@ -233,7 +237,7 @@ impl Worker {
     }
 
     fn elf(&mut self, module: ModuleId, path: &Arc<OwnedFd>, wants: &[Want]) -> Option<Found> {
-        let path = self.hold(module, path);
+        let path = self.hold(module, path)?;
         let mut elf = Elf::new(file_path(&path));
         elf.debug_syms = false;
         let offsets: Vec<u64> = wants.iter().map(|want| want.offset).collect();
@@ -241,17 +245,22 @@ impl Worker {
         Some(named(wants, symbols.ok()?))
     }
 
-    /// Keeps the file among those whose symbols are kept, and lets go of the one not used for longest.
-    fn hold(&mut self, module: ModuleId, path: &Arc<OwnedFd>) -> Arc<OwnedFd> {
+    /// Keeps the file among those whose symbols are kept, and lets go of the one not used for longest. `None` for a file
+    /// that nobody should try to read.
+    fn hold(&mut self, module: ModuleId, path: &Arc<OwnedFd>) -> Option<Arc<OwnedFd>> {
         let held = self.files.iter().position(|(at, _)| *at == module).and_then(|at| self.files.remove(at));
-        let (_, path) = held.unwrap_or_else(|| (module, Arc::clone(path)));
+        let (_, path) = match held {
+            Some(held) => held,
+            None if has_bounded_symbols(&File::open(file_path(path)).ok()?) => (module, Arc::clone(path)),
+            None => return None,
+        };
         self.files.push_back((module, Arc::clone(&path)));
         if self.files.len() > MAX_FILES
             && let Some((_, old)) = self.files.pop_front()
         {
             let _ = self.user.evict(&evict::Evict::Elf(evict::Elf::new(file_path(&old))));
         }
-        path
+        Some(path)
     }
 
     fn kernel(&mut self, wants: &[Want]) -> Option<Found> {
