@@ -52,6 +52,7 @@ impl Model {
         self.end_threads();
         self.end_processes();
         self.end_groups();
+        self.tick_events = tick.events.len();
         tick.events.into_iter().for_each(|event| self.event(event));
         self.remember_slow(tick.slow_requests);
         (self.host, self.cost) = (tick.host, tick.cost);
@@ -72,6 +73,7 @@ impl Model {
     }
 
     fn begin(&mut self) {
+        self.tick_losses.clear();
         self.machine.clear();
         self.machine_io.clear();
         self.groups.iter_mut().for_each(|group| group.tick = StateNs::default());
@@ -247,7 +249,7 @@ impl Model {
             entry.process.exited = Some(Exit { at_ns: event.at_ns, status: Some(status) });
         }
         self.events.push_back(event);
-        if self.events.len() > EVENTS_KEPT {
+        if self.events.len() > EVENTS_KEPT.max(self.tick_events) {
             self.events.pop_front();
         }
     }
@@ -290,10 +292,12 @@ impl Model {
     }
 
     fn lose(&mut self, loss: Loss, count: u64) {
-        match self.losses.iter_mut().find(|(have, _)| *have == loss) {
-            Some((_, sum)) => *sum = sum.saturating_add(count),
-            None if count > 0 => self.losses.push((loss, count)),
-            None => {}
+        for losses in [&mut self.losses, &mut self.tick_losses] {
+            match losses.iter_mut().find(|(have, _)| *have == loss) {
+                Some((_, sum)) => *sum = sum.saturating_add(count),
+                None if count > 0 => losses.push((loss, count)),
+                None => {}
+            }
         }
     }
 

@@ -9,6 +9,7 @@ mod entity;
 pub mod folded;
 mod group;
 mod history;
+pub mod json;
 mod latency;
 mod names;
 mod pack;
@@ -56,7 +57,7 @@ impl Default for Limits {
     }
 }
 
-/// The events of so many are kept, the newest.
+/// So many events are kept, the newest; more if one tick brought more.
 const EVENTS_KEPT: usize = 4096;
 
 /// So many of the slowest block requests are kept.
@@ -88,8 +89,10 @@ pub struct Model {
     host: Host,
     cost: Cost,
     losses: Vec<(Loss, u64)>,
+    tick_losses: Vec<(Loss, u64)>,
     slow: Vec<SlowRequest>,
     events: VecDeque<Event>,
+    tick_events: usize,
     history: History,
 }
 
@@ -121,8 +124,10 @@ impl Model {
             host: Host::default(),
             cost: Cost::default(),
             losses: Vec::new(),
+            tick_losses: Vec::new(),
             slow: Vec::new(),
             events: VecDeque::new(),
+            tick_events: 0,
             history: History::default(),
         }
     }
@@ -246,6 +251,11 @@ impl Model {
         &self.losses
     }
 
+    /// Losses in the newest tick by cause, zero counts left out.
+    pub fn tick_losses(&self) -> &[(Loss, u64)] {
+        &self.tick_losses
+    }
+
     /// How many of the oldest ticks were let go to stay within the bound.
     pub fn evicted(&self) -> u64 {
         self.history.evicted()
@@ -264,6 +274,11 @@ impl Model {
     /// Newest events last, bounded.
     pub fn events(&self) -> &VecDeque<Event> {
         &self.events
+    }
+
+    /// Events of the newest tick, oldest first; all of them.
+    pub fn tick_events(&self) -> impl Iterator<Item = &Event> {
+        self.events.range(self.events.len() - self.tick_events..)
     }
 
     /// Past ticks of the machine, newest last.

@@ -183,7 +183,7 @@ pub fn clean(name: &str) -> Cow<'_, str> {
 }
 
 /// Control characters, line and paragraph separators, direction marks and invisible tags.
-fn is_harmful(char: char) -> bool {
+pub(super) fn is_harmful(char: char) -> bool {
     char.is_control()
         || matches!(char, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
         || matches!(char, '\u{61c}' | '\u{e0000}'..='\u{e007f}')

@@ -1,0 +1,473 @@
+//! The shape of the object.
+
+use serde::Serialize;
+
+use super::time::rfc3339;
+use crate::model::{IoTotals, Model, Process, Totals};
+use crate::tick::{
+    Cost, CpuTick, DiskOp, DiskOpTick, DiskTick, Event, Hist, Life, Loss, NodeTick, ProcessKey, SlowRequest, Span,
+    State, StateNs, ThreadKey,
+};
+
+#[derive(Serialize)]
+pub struct TickObject<'a> {
+    schema: &'static str,
+    span: SpanObject,
+    host: HostObject<'a>,
+    processes: Vec<ProcessObject<'a>>,
+    cpus: Vec<CpuObject>,
+    nodes: Vec<NodeObject>,
+    disks: Vec<DiskObject<'a>>,
+    slow_requests: Vec<SlowObject<'a>>,
+    events: Vec<EventObject<'a>>,
+    losses: Losses<'a>,
+    cost: CostObject<'a>,
+}
+
+#[derive(Serialize)]
+struct SpanObject {
+    start_ns: u64,
+    end_ns: u64,
+    wall: String,
+}
+
+#[derive(Serialize)]
+struct HostObject<'a> {
+    cpus: usize,
+    nodes: usize,
+    hostname: &'a str,
+    kernel: &'a str,
+    arch: &'a str,
+    load: [f32; 3],
+    memory_total_bytes: u64,
+    memory_available_bytes: u64,
+    swap_total_bytes: u64,
+    swap_free_bytes: u64,
+    uptime_ns: u64,
+}
+
+#[derive(Serialize)]
+struct ProcessObject<'a> {
+    pid: u32,
+    start_ns: u64,
+    ppid: u32,
+    comm: &'a str,
+    cmdline: Option<&'a [String]>,
+    uid: u32,
+    user: Option<&'a str>,
+    cgroup: Option<&'a str>,
+    kernel_thread: bool,
+    exited: Option<ExitObject>,
+    threads: u32,
+    on_cpu_user_ns: u64,
+    on_cpu_kernel_ns: u64,
+    runnable_ns: u64,
+    preempted_ns: u64,
+    blocked_ns: Blocked,
+    runq_latency: Distribution,
+    off_cpu: Distribution,
+    slice: Distribution,
+    disk: ProcessDisk,
+    node_on_cpu_ns: Vec<u64>,
+    voluntary_switches: u64,
+    involuntary_switches: u64,
+    wakeups: u64,
+    migrations: u64,
+    minor_faults: u64,
+    major_faults: u64,
+    rss_bytes: Option<u64>,
+    virtual_bytes: Option<u64>,
+    samples: u64,
+    stacks_complete: u64,
+}
+
+#[derive(Serialize)]
+struct ExitObject {
+    at_ns: u64,
+    status: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct Blocked {
+    disk: u64,
+    lock: u64,
+    net: u64,
+    pipe: u64,
+    timer: u64,
+    poll: u64,
+    fault: u64,
+    stopped: u64,
+    other: u64,
+}
+
+/// Percentiles are `null` where there is nothing to rank.
+#[derive(Serialize)]
+struct Distribution {
+    count: u64,
+    p50_ns: Option<u64>,
+    p99_ns: Option<u64>,
+    max_ns: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct ProcessDisk {
+    requests: u64,
+    read_bytes: u64,
+    write_bytes: u64,
+    flushes: u64,
+    discard_bytes: u64,
+    p50_ns: Option<u64>,
+    p99_ns: Option<u64>,
+    max_ns: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct CpuObject {
+    id: u32,
+    node: u32,
+    user_ns: u64,
+    kernel_ns: u64,
+    irq_ns: u64,
+    softirq_ns: u64,
+    steal_ns: u64,
+    idle_ns: u64,
+    switches: u64,
+    runnable_ns: u64,
+    runq_latency: Distribution,
+    samples: u64,
+    running: Option<Running>,
+    mhz: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct Running {
+    tid: u32,
+    pid: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct NodeObject {
+    id: u32,
+    on_cpu_ns: u64,
+    total_bytes: u64,
+    free_bytes: u64,
+    moved_in: u64,
+    moved_out: u64,
+    numa_hit_pages: Option<u64>,
+    numa_miss_pages: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct DiskObject<'a> {
+    name: &'a str,
+    major: u32,
+    minor: u32,
+    in_flight: u64,
+    oldest_ns: u64,
+    read: OpObject,
+    write: OpObject,
+    flush: OpObject,
+    discard: OpObject,
+}
+
+#[derive(Serialize)]
+struct OpObject {
+    requests: u64,
+    bytes: u64,
+    errors: u64,
+    queued: Distribution,
+    device: Distribution,
+}
+
+#[derive(Serialize)]
+struct SlowObject<'a> {
+    end_ns: u64,
+    major: u32,
+    minor: u32,
+    op: &'static str,
+    sector: u64,
+    bytes: u64,
+    queued_ns: u64,
+    device_ns: u64,
+    pid: u32,
+    comm: &'a str,
+}
+
+#[derive(Serialize)]
+struct EventObject<'a> {
+    at_ns: u64,
+    pid: u32,
+    start_ns: u64,
+    comm: &'a str,
+    what: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ppid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct CostObject<'a> {
+    user_space_ns: u64,
+    /// `null` where the kernel's statistics of BPF programs are off.
+    bpf_ns: Option<u64>,
+    rss_bytes: u64,
+    map_bytes: u64,
+    late_ns: u64,
+    programs: Vec<ProgramObject<'a>>,
+}
+
+#[derive(Serialize)]
+struct ProgramObject<'a> {
+    name: &'a str,
+    runs: u64,
+    ns: u64,
+}
+
+/// Counts by stable name, those that are not zero.
+struct Losses<'a>(&'a [(Loss, u64)]);
+
+impl Serialize for Losses<'_> {
+    fn serialize<S: serde::Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        out.collect_map(self.0.iter().map(|(loss, count)| (loss_key(*loss), count)))
+    }
+}
+
+/// The newest tick of a model.
+pub fn tick(model: &Model) -> TickObject<'_> {
+    let span = model.span().unwrap_or_default();
+    let mut processes: Vec<&Process> = model.processes().filter(|process| lived(process, span)).collect();
+    processes.sort_unstable_by_key(|process| process.key);
+    let slow = model.slow_requests().iter().filter(|request| (span.start_ns..span.end_ns).contains(&request.end_ns));
+    TickObject {
+        schema: "sberf.tick/1",
+        span: SpanObject { start_ns: span.start_ns, end_ns: span.end_ns, wall: rfc3339(span.wall_ns) },
+        host: host(model),
+        processes: processes.into_iter().map(|process| process_object(model, process)).collect(),
+        cpus: model.cpus().iter().map(|cpu| cpu_object(model, cpu)).collect(),
+        nodes: model.nodes().iter().map(node_object).collect(),
+        disks: model.disks().iter().map(disk_object).collect(),
+        slow_requests: slow.map(slow_object).collect(),
+        events: model.tick_events().map(event_object).collect(),
+        losses: Losses(model.tick_losses()),
+        cost: cost_object(model.cost()),
+    }
+}
+
+/// Whether any of the tick is about it.
+fn lived(process: &Process, span: Span) -> bool {
+    let exited_before = process.exited.is_some_and(|exit| exit.at_ns < span.start_ns);
+    process.threads > 0 || process.is_active() || process.tick.ns != StateNs::default() || !exited_before
+}
+
+fn host(model: &Model) -> HostObject<'_> {
+    let (session, host) = (model.session(), model.host());
+    HostObject {
+        cpus: if model.cpus().is_empty() { session.cpus.len() } else { model.cpus().len() },
+        nodes: session.nodes.len(),
+        hostname: &session.hostname,
+        kernel: &session.kernel,
+        arch: &session.arch,
+        load: host.load.map(|load| if load.is_finite() { load } else { 0.0 }),
+        memory_total_bytes: host.memory_total,
+        memory_available_bytes: host.memory_available,
+        swap_total_bytes: host.swap_total,
+        swap_free_bytes: host.swap_free,
+        uptime_ns: host.uptime_ns,
+    }
+}
+
+fn process_object<'a>(model: &'a Model, process: &'a Process) -> ProcessObject<'a> {
+    let (facts, tick) = (&process.facts, &process.tick);
+    ProcessObject {
+        pid: process.key.tgid,
+        start_ns: process.key.start_ns,
+        ppid: facts.ppid,
+        comm: &facts.comm,
+        cmdline: facts.cmdline.as_deref(),
+        uid: facts.uid,
+        user: model.user(facts.uid),
+        cgroup: facts.cgroup.as_deref(),
+        kernel_thread: facts.kernel,
+        exited: process.exited.map(|exit| ExitObject { at_ns: exit.at_ns, status: exit.status }),
+        threads: process.threads,
+        on_cpu_user_ns: tick.ns[State::User],
+        on_cpu_kernel_ns: tick.ns[State::Kernel],
+        runnable_ns: tick.ns.runnable(),
+        preempted_ns: tick.ns[State::Preempted],
+        blocked_ns: blocked(&tick.ns),
+        runq_latency: distribution(&tick.runq),
+        off_cpu: distribution(&tick.off_cpu),
+        slice: distribution(&tick.slice),
+        disk: process_disk(&process.tick_io),
+        node_on_cpu_ns: node_ns(tick),
+        voluntary_switches: tick.voluntary,
+        involuntary_switches: tick.involuntary,
+        wakeups: tick.wakeups,
+        migrations: tick.migrations,
+        minor_faults: tick.minor_faults,
+        major_faults: tick.major_faults,
+        rss_bytes: facts.rss_bytes,
+        virtual_bytes: facts.virtual_bytes,
+        samples: process.samples,
+        stacks_complete: process.samples_complete,
+    }
+}
+
+/// On one node all time was there.
+fn node_ns(totals: &Totals) -> Vec<u64> {
+    if totals.node_ns.is_empty() { vec![totals.ns.on_cpu()] } else { totals.node_ns.clone() }
+}
+
+fn blocked(ns: &StateNs) -> Blocked {
+    Blocked {
+        disk: ns[State::Disk],
+        lock: ns[State::Lock],
+        net: ns[State::Net],
+        pipe: ns[State::Pipe],
+        timer: ns[State::Timer],
+        poll: ns[State::Poll],
+        fault: ns[State::Fault],
+        stopped: ns[State::Stopped],
+        other: ns[State::Other],
+    }
+}
+
+fn distribution(hist: &Hist) -> Distribution {
+    Distribution {
+        count: hist.count(),
+        p50_ns: hist.quantile(0.5),
+        p99_ns: hist.quantile(0.99),
+        max_ns: (!hist.is_empty()).then_some(hist.max),
+    }
+}
+
+fn process_disk(io: &IoTotals) -> ProcessDisk {
+    let Distribution { p50_ns, p99_ns, max_ns, .. } = distribution(&io.latency);
+    ProcessDisk {
+        requests: io.all_requests(),
+        read_bytes: io.bytes[DiskOp::Read as usize],
+        write_bytes: io.bytes[DiskOp::Write as usize],
+        flushes: io.requests[DiskOp::Flush as usize],
+        discard_bytes: io.bytes[DiskOp::Discard as usize],
+        p50_ns,
+        p99_ns,
+        max_ns,
+    }
+}
+
+fn cpu_object(model: &Model, cpu: &CpuTick) -> CpuObject {
+    let pid = |thread: ThreadKey| model.thread(thread).map(|thread| thread.process.tgid);
+    CpuObject {
+        id: cpu.id,
+        node: cpu.node,
+        user_ns: cpu.user_ns,
+        kernel_ns: cpu.kernel_ns,
+        irq_ns: cpu.irq_ns,
+        softirq_ns: cpu.softirq_ns,
+        steal_ns: cpu.steal_ns,
+        idle_ns: cpu.idle_ns,
+        switches: cpu.switches,
+        runnable_ns: cpu.runnable_ns,
+        runq_latency: distribution(&cpu.runq),
+        samples: cpu.samples,
+        running: cpu.running.map(|thread| Running { tid: thread.tid, pid: pid(thread) }),
+        mhz: cpu.mhz,
+    }
+}
+
+fn node_object(node: &NodeTick) -> NodeObject {
+    NodeObject {
+        id: node.id,
+        on_cpu_ns: node.on_cpu_ns,
+        total_bytes: node.total_bytes,
+        free_bytes: node.free_bytes,
+        moved_in: node.moved_in,
+        moved_out: node.moved_out,
+        numa_hit_pages: node.numa_hit,
+        numa_miss_pages: node.numa_miss,
+    }
+}
+
+fn disk_object(disk: &DiskTick) -> DiskObject<'_> {
+    let op = |op: DiskOp| {
+        let DiskOpTick { requests, bytes, errors, queued, device, .. } = &disk.ops[op as usize];
+        let (queued, device) = (distribution(queued), distribution(device));
+        OpObject { requests: *requests, bytes: *bytes, errors: *errors, queued, device }
+    };
+    let (major, minor) = numbers(disk.dev);
+    DiskObject {
+        name: &disk.name,
+        major,
+        minor,
+        in_flight: disk.in_flight,
+        oldest_ns: disk.oldest_ns,
+        read: op(DiskOp::Read),
+        write: op(DiskOp::Write),
+        flush: op(DiskOp::Flush),
+        discard: op(DiskOp::Discard),
+    }
+}
+
+/// Major and minor of the kernel's device number.
+fn numbers(dev: u32) -> (u32, u32) {
+    (dev >> 20, dev & 0xf_ffff)
+}
+
+fn slow_object(request: &SlowRequest) -> SlowObject<'_> {
+    let (major, minor) = numbers(request.dev);
+    SlowObject {
+        end_ns: request.end_ns,
+        major,
+        minor,
+        op: request.op.name(),
+        sector: request.sector,
+        bytes: request.bytes,
+        queued_ns: request.queued_ns,
+        device_ns: request.device_ns,
+        pid: request.process.tgid,
+        comm: &request.comm,
+    }
+}
+
+fn event_object(event: &Event) -> EventObject<'_> {
+    let (what, ppid, status) = match event.what {
+        Life::Fork { parent } => ("fork", Some(parent), None),
+        Life::Exec => ("exec", None, None),
+        Life::Exit { status } => ("exit", None, Some(status)),
+    };
+    let ProcessKey { tgid: pid, start_ns } = event.process;
+    EventObject { at_ns: event.at_ns, pid, start_ns, comm: &event.comm, what, ppid, status }
+}
+
+fn cost_object(cost: &Cost) -> CostObject<'_> {
+    let bpf_ns = cost.programs.iter().fold(0, |sum: u64, program| sum.saturating_add(program.ns));
+    CostObject {
+        user_space_ns: cost.user_space_ns,
+        bpf_ns: (!cost.programs.is_empty()).then_some(bpf_ns),
+        rss_bytes: cost.rss_bytes,
+        map_bytes: cost.map_bytes,
+        late_ns: cost.late_ns,
+        programs: cost.programs.iter().map(|p| ProgramObject { name: &p.name, runs: p.runs, ns: p.ns }).collect(),
+    }
+}
+
+/// The name of a loss that scripts may rely on.
+fn loss_key(loss: Loss) -> &'static str {
+    match loss {
+        Loss::StackMapFull => "stack_map_full",
+        Loss::FrameRingFull => "frame_ring_full",
+        Loss::HistMapFull => "hist_map_full",
+        Loss::LifeRingFull => "life_ring_full",
+        Loss::DeadRingFull => "dead_ring_full",
+        Loss::RequestMapFull => "request_map_full",
+        Loss::SlowRingFull => "slow_ring_full",
+        Loss::Torn => "torn",
+        Loss::Underflow => "underflow",
+        Loss::Malformed => "malformed",
+        Loss::HiddenTasks => "hidden_tasks",
+        Loss::NoStorage => "no_storage",
+        Loss::LateTick => "late_tick",
+        Loss::Evicted => "evicted",
+    }
+}
