@@ -1,39 +1,26 @@
 //! What goes to files and pipes: folded stacks, and ticks as JSON.
 
-use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::time::Duration;
 
 use sberf::collect::capture::Pace;
-use sberf::model::{Limits, Model, TreeLens, TreeQuery, Window};
-use sberf::tick::{Batch, ProcessKey, Session, State};
+use sberf::model::folded::{self, FoldedLens};
+use sberf::model::{Limits, Model, TreeQuery, Window};
+use sberf::tick::{Batch, ProcessKey, Session};
 
 use crate::cli::{Export, Format, Lens, Observe};
 use crate::feed::{Feed, Open};
 use crate::record::{Cut, NAMES_LATE, Sink, drive};
 use crate::{Failure, source};
 
-/// A name without what would end a frame, a stack or a line of a folded file.
-fn folded_name(name: &str) -> String {
-    name.chars().map(|c| if c.is_control() || c == ';' { '_' } else { c }).collect()
-}
-
-/// Where an export goes, which closed pipes are a good end of.
+/// Closed pipes are a good end of it.
 type Output = BufWriter<Box<dyn Write>>;
 
 /// `sberf export`.
 pub fn run(args: Export) -> Result<(), Failure> {
-    let interval = Duration::from_secs(1).min(args.duration.unwrap_or(Duration::MAX));
-    let live = Observe { pids: args.pid.into_iter().collect(), rate_hz: args.rate_hz, interval };
-    let open: Open = match &args.file {
-        Some(path) => {
-            let source = source::capture(path, Pace::Fast, &live.pids).map_err(|error| Failure::Line(error.0))?;
-            Box::new(move || Ok(source))
-        }
-        None => source::live(&live)?,
-    };
+    let open = open(&args)?;
     // Made before anything is collected: a directory that is not there is said at once.
     let mut output = output(args.output.as_deref())?;
     let feed = Feed::start(open, None)?;
@@ -47,6 +34,20 @@ pub fn run(args: Export) -> Result<(), Failure> {
             stacks.write(args.lens, args.pid, &mut output)?;
             output.flush()?;
             result
+        }
+    }
+}
+
+fn open(args: &Export) -> Result<Open, Failure> {
+    let pids: Vec<u32> = args.pid.into_iter().collect();
+    match &args.file {
+        Some(path) => {
+            let source = source::capture(path, Pace::Fast, &pids).map_err(|error| Failure::Line(error.0))?;
+            Ok(Box::new(move || Ok(source)))
+        }
+        None => {
+            let interval = Duration::from_secs(1).min(args.duration.unwrap_or(Duration::MAX));
+            source::live(&Observe { pids, rate_hz: args.rate_hz, interval })
         }
     }
 }
@@ -67,6 +68,7 @@ fn model(session: Session) -> Model {
     Model::new(session, Limits { keep_exited: Duration::MAX, ..Limits::default() })
 }
 
+/// Yields true for a tick.
 fn learn(model: &mut Model, batch: Batch) -> bool {
     match batch {
         Batch::Tick(tick) => {
@@ -90,30 +92,17 @@ struct Stacks {
 impl Stacks {
     fn write(&self, lens: Lens, pid: Option<u32>, output: &mut impl Write) -> io::Result<()> {
         let lens = match lens {
-            Lens::Runnable => return self.write_runnable(pid, output),
-            Lens::OnCpu => TreeLens::OnCpu,
-            Lens::Blocked => TreeLens::Blocked,
-            Lens::Wall => TreeLens::All,
+            Lens::OnCpu => FoldedLens::OnCpu,
+            Lens::Blocked => FoldedLens::Blocked,
+            Lens::Runnable => FoldedLens::Runnable,
+            Lens::Wall => FoldedLens::Wall,
         };
-        let keys = self.model.processes().map(|process| process.key).filter(|key| Some(key.tgid) == pid);
-        // The id may have been used before: the last to have it.
-        let process: Option<ProcessKey> = keys.max_by_key(|key| key.start_ns);
-        let query = TreeQuery { process, lens, window: Window::All, ..TreeQuery::default() };
-        folded::write(&self.model, &query, output)
-    }
-
-    /// Waiting for a CPU has no stack: a line per command and kind of wait.
-    fn write_runnable(&self, pid: Option<u32>, output: &mut impl Write) -> io::Result<()> {
-        let mut waits = BTreeMap::new();
-        for process in self.model.processes().filter(|process| pid.is_none_or(|pid| pid == process.key.tgid)) {
-            for state in State::ALL.into_iter().filter(|state| state.is_runnable()) {
-                *waits.entry((folded_name(&process.facts.comm), state.name())).or_insert(0) += process.all.ns[state];
-            }
-        }
-        for ((comm, wait), ns) in waits.into_iter().filter(|(_, ns)| *ns > 0) {
-            writeln!(output, "{comm};[{wait}] {ns}")?;
-        }
-        Ok(())
+        // Nobody else's stacks are in the model, and the id may have been used more than once.
+        let keys: Vec<ProcessKey> = match pid {
+            None => return folded::write(output, &self.model, lens, None, Window::All).map(drop),
+            Some(_) => self.model.processes().map(|process| process.key).collect(),
+        };
+        keys.into_iter().try_for_each(|key| folded::write(output, &self.model, lens, Some(key), Window::All).map(drop))
     }
 }
 
@@ -144,8 +133,9 @@ pub fn folded_file(model: &Model, query: &TreeQuery, name: &str) -> String {
         Err(error) => return format!("cannot write {name}: {error}"),
     };
     let mut output = BufWriter::new(file);
-    match folded::write(model, query, &mut output).and_then(|()| output.flush()) {
-        Ok(()) => format!("wrote {path}"),
+    let written = folded::write_tree(&mut output, &model.tree(query), 0);
+    match written.and_then(|counts| output.flush().map(|()| counts)) {
+        Ok(counts) => format!("wrote {} stacks to {path}", counts.lines),
         Err(error) => format!("{path} is incomplete: {error}"),
     }
 }
@@ -163,24 +153,4 @@ fn new_file(name: &str) -> io::Result<(String, File)> {
         }
     }
     Err(last.unwrap_or_else(|| io::ErrorKind::AlreadyExists.into()))
-}
-
-mod folded {
-    use super::*;
-
-    /// A line per stack, root first.
-    pub fn write(model: &Model, query: &TreeQuery, output: &mut impl Write) -> io::Result<()> {
-        let tree = model.tree(query);
-        for node in tree.nodes.iter().skip(1).filter(|node| node.self_weight > 0) {
-            let mut frames = vec![folded_name(&node.name)];
-            let mut parent = node.parent;
-            while let Some(node) = tree.nodes.get(parent as usize).filter(|_| parent != 0) {
-                frames.push(folded_name(&node.name));
-                parent = node.parent;
-            }
-            frames.reverse();
-            writeln!(output, "{} {}", frames.join(";"), node.self_weight)?;
-        }
-        Ok(())
-    }
 }

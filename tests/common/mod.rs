@@ -3,11 +3,12 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use sberf::collect::Source;
-use sberf::collect::capture::Writer;
+use sberf::collect::capture::{Reader, Writer};
 use sberf::collect::invented::{Invented, Invention};
-use sberf::tick::Batch;
+use sberf::tick::{Batch, Lens, Tick};
 
 /// A directory with a capture `demo.sberf` of 30 ticks.
 pub fn demo() -> tempfile::TempDir {
@@ -42,4 +43,92 @@ pub fn can_run_live() -> Result<(), String> {
         true => Ok(()),
         false => Err("no BTF".into()),
     }
+}
+
+/// How many ticks a capture holds, and how it ends.
+pub fn read_capture(path: &Path) -> (u64, Result<(), String>) {
+    let mut reader = match Reader::open(path) {
+        Ok(reader) => reader,
+        Err(error) => return (0, Err(error.to_string())),
+    };
+    let mut ticks = 0;
+    loop {
+        match reader.next_batch() {
+            Ok(Some(Batch::Tick(_))) => ticks += 1,
+            Ok(Some(Batch::Names(_))) => {}
+            Ok(None) => return (ticks, Ok(())),
+            Err(error) => return (ticks, Err(error.to_string())),
+        }
+    }
+}
+
+/// Waits until it holds, for as long as anything may take.
+#[track_caller]
+pub fn wait_until(mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(20), "never came true");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// What ticks say in sum, taken from them by hand.
+#[derive(Debug, Default, PartialEq)]
+pub struct Sums {
+    pub samples: u64,
+    pub wall_ns: u64,
+    pub runnable_ns: u64,
+    pub blocked_ns: u64,
+}
+
+impl Sums {
+    /// Of everybody.
+    pub fn of(batches: &[Batch]) -> Self {
+        Self::of_those(batches, |_| true)
+    }
+
+    /// Of one process.
+    pub fn of_process(batches: &[Batch], pid: u32) -> Self {
+        Self::of_those(batches, |tgid| tgid == pid)
+    }
+
+    fn of_those(batches: &[Batch], wanted: impl Fn(u32) -> bool) -> Self {
+        let mut sums = Sums::default();
+        for tick in batches.iter().filter_map(tick) {
+            for thread in tick.threads.iter().filter(|thread| wanted(thread.process.tgid)) {
+                sums.wall_ns += thread.ns.total();
+                sums.runnable_ns += thread.ns.runnable();
+                sums.blocked_ns += thread.ns.blocked();
+            }
+            let stacks = tick.stacks.iter().filter(|stack| wanted(stack.process.tgid));
+            sums.samples += stacks.filter(|stack| stack.lens == Lens::OnCpu).map(|stack| stack.weight).sum::<u64>();
+        }
+        sums
+    }
+}
+
+fn tick(batch: &Batch) -> Option<&Tick> {
+    match batch {
+        Batch::Tick(tick) => Some(tick),
+        Batch::Names(_) => None,
+    }
+}
+
+/// Everything up to and with so many ticks.
+pub fn first_ticks(batches: &[Batch], count: usize) -> Vec<Batch> {
+    let mut left = count;
+    let within = |batch: &&Batch| {
+        let is_tick = tick(batch).is_some();
+        let takes = !is_tick || left > 0;
+        left -= usize::from(is_tick && takes);
+        takes
+    };
+    batches.iter().take_while(within).cloned().collect()
+}
+
+/// The process that waited longest for a CPU, among those that were there in the first tick.
+pub fn busiest(batches: &[Batch]) -> u32 {
+    let first = batches.iter().find_map(tick).unwrap();
+    let pids = first.threads.iter().map(|thread| thread.process.tgid);
+    pids.max_by_key(|&pid| Sums::of_process(batches, pid).runnable_ns).unwrap()
 }

@@ -1,0 +1,323 @@
+//! The command line from outside: flags, exit codes, one-line errors, exports, closed pipes, damaged files.
+
+mod common;
+
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+fn sberf(dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sberf"));
+    command.args(args).current_dir(dir).stdin(Stdio::null()).env_remove("SBERF_TEST_PANIC");
+    command
+}
+
+fn run(dir: &Path, args: &[&str]) -> Output {
+    sberf(dir, args).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("UTF-8")
+}
+
+/// Failed with exit code 1 and one line, which is returned; nothing on standard output.
+#[track_caller]
+fn one_line(output: &Output) -> String {
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(stderr.starts_with("sberf: "), "{stderr}");
+    assert!(output.stdout.is_empty(), "{}", text(&output.stdout));
+    stderr
+}
+
+#[test]
+fn wrong_usage_is_exit_code_2() {
+    let dir = common::demo();
+    for args in [
+        &["top", "-F", "0"][..],
+        &["top", "-F", "5000"],
+        &["top", "-F", "many"],
+        &["top", "-d", "0"],
+        &["top", "-d", "0.09"],
+        &["top", "-d", "61"],
+        &["top", "-d", "-1"],
+        &["top", "-d", "nan"],
+        &["top", "-p", "0"],
+        &["top", "-p", "self"],
+        &["top", "--read", "demo.sberf", "--write", "other.sberf"],
+        &["top", "--read", "demo.sberf", "-F", "99"],
+        &["top", "--color", "8"],
+        &["record"],
+        &["record", "-o", "x.sberf", "--duration", "0"],
+        &["export"],
+        &["export", "demo.sberf", "--lens", "sideways"],
+        &["export", "demo.sberf", "--format", "pprof"],
+        &["completions", "tcsh"],
+        &["frobnicate"],
+        &[],
+    ] {
+        let output = run(dir.path(), args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {}", text(&output.stderr));
+        assert!(text(&output.stderr).contains("--help"), "{args:?}");
+    }
+}
+
+#[test]
+fn help_version_completions_and_manual() {
+    let dir = common::demo();
+    for (args, word) in [
+        (&["--help"][..], "Exit codes"),
+        (&["top", "--help"], "--write"),
+        (&["--version"], concat!("sberf ", env!("CARGO_PKG_VERSION"))),
+        (&["completions", "bash"], "complete -F _sberf"),
+        (&["completions", "zsh"], "#compdef sberf"),
+        (&["completions", "fish"], "complete -c sberf"),
+        (&["man"], ".TH sberf 1"),
+        (&["man", "record"], "\\-\\-duration"),
+    ] {
+        let output = run(dir.path(), args);
+        assert!(output.status.success(), "{args:?}");
+        assert!(text(&output.stdout).contains(word), "{args:?}: {}", text(&output.stdout));
+        assert!(output.stderr.is_empty(), "{args:?}");
+    }
+    assert!(one_line(&run(dir.path(), &["man", "nothing"])).contains("no command nothing"));
+}
+
+/// (stack, weight) of each line; the weight is what stands after the last space.
+fn folded(bytes: &[u8]) -> Vec<(String, u64)> {
+    let lines = text(bytes);
+    let parse = |line: &str| {
+        let (stack, weight) = line.rsplit_once(' ').unwrap_or_else(|| panic!("not folded: {line:?}"));
+        assert!(!stack.is_empty() && !stack.chars().any(char::is_control), "{line:?}");
+        (stack.to_string(), weight.parse().unwrap_or_else(|_| panic!("not folded: {line:?}")))
+    };
+    lines.lines().map(parse).collect()
+}
+
+#[test]
+fn folded_export_weighs_what_the_capture_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    let batches = common::write_capture(&dir.path().join("x.sberf"), 5);
+    let sum = |lens: &str| {
+        let output = run(dir.path(), &["export", "x.sberf", "--lens", lens]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        folded(&output.stdout).iter().map(|(_, weight)| weight).sum::<u64>()
+    };
+    let told = common::Sums::of(&batches);
+    assert_eq!(sum("on-cpu"), told.samples);
+    assert_eq!(sum("runnable"), told.runnable_ns);
+    assert_eq!(sum("blocked"), told.blocked_ns);
+    let wall = sum("wall");
+    assert!(wall.abs_diff(told.wall_ns) <= told.wall_ns / 1000, "{wall} of {}", told.wall_ns);
+}
+
+#[test]
+fn export_of_one_process_and_of_some_seconds() {
+    let dir = tempfile::tempdir().unwrap();
+    let batches = common::write_capture(&dir.path().join("x.sberf"), 5);
+    let sum = |args: &[&str]| {
+        let output = run(dir.path(), &[&["export", "x.sberf", "--lens", "runnable"], args].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        folded(&output.stdout).iter().map(|(_, weight)| weight).sum::<u64>()
+    };
+    let pid = common::busiest(&batches);
+    let expected = common::Sums::of_process(&batches, pid).runnable_ns;
+    assert!(expected > 0);
+    assert_eq!(sum(&["--pid", &pid.to_string()]), expected);
+    let first_two: Vec<_> = common::first_ticks(&batches, 2);
+    assert_eq!(sum(&["--duration", "2"]), common::Sums::of(&first_two).runnable_ns);
+    assert_eq!(sum(&["--duration", "60"]), common::Sums::of(&batches).runnable_ns);
+}
+
+#[test]
+fn export_to_a_file() {
+    let dir = common::demo();
+    let output = run(dir.path(), &["export", "demo.sberf", "-o", "out.folded"]);
+    assert!(output.status.success() && output.stdout.is_empty() && output.stderr.is_empty());
+    let to_pipe = run(dir.path(), &["export", "demo.sberf"]).stdout;
+    assert_eq!(std::fs::read(dir.path().join("out.folded")).unwrap(), to_pipe);
+    let nowhere = one_line(&run(dir.path(), &["export", "demo.sberf", "-o", "no/such/dir"]));
+    assert!(nowhere.contains("cannot create no/such/dir"), "{nowhere}");
+}
+
+#[test]
+fn flame_graph_tools_read_it() {
+    let dir = common::demo();
+    for lens in ["on-cpu", "blocked", "runnable", "wall"] {
+        let output = run(dir.path(), &["export", "demo.sberf", "--lens", lens]).stdout;
+        let lines = text(&output);
+        let mut svg = Vec::new();
+        let mut options = inferno::flamegraph::Options::default();
+        inferno::flamegraph::from_lines(&mut options, lines.lines(), &mut svg).unwrap();
+        assert!(text(&svg).contains("</svg>"), "{lens}");
+    }
+}
+
+#[test]
+fn a_closed_pipe_ends_it_quietly() {
+    let dir = tempfile::tempdir().unwrap();
+    // More than a pipe holds.
+    common::write_capture(&dir.path().join("x.sberf"), 200);
+    let mut child =
+        sberf(dir.path(), &["export", "x.sberf"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut reader = BufReader::new(child.stdout.take().unwrap());
+    reader.read_line(&mut String::new()).unwrap();
+    drop(reader);
+    let mut stderr = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    assert_eq!((child.wait().unwrap().code(), stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn files_that_cannot_be_read_say_why_in_one_line() {
+    let dir = common::demo();
+    let write = |name: &str, bytes: &[u8]| std::fs::write(dir.path().join(name), bytes).unwrap();
+    write("empty.sberf", b"");
+    write("elf.sberf", b"\x7fELF\x02\x01\x01 and more");
+    let whole = std::fs::read(dir.path().join("demo.sberf")).unwrap();
+    write("header.sberf", &whole[..11]);
+    for (file, why) in [
+        ("missing.sberf", "No such file"),
+        ("empty.sberf", "is empty"),
+        ("elf.sberf", "not a sberf capture"),
+        ("header.sberf", "torn at byte 0"),
+        (".", "Is a directory"),
+    ] {
+        let said = one_line(&run(dir.path(), &["export", file]));
+        assert!(said.contains(file) && said.contains(why), "{said}");
+        // The same before a screen is taken; here there is none, which is said first.
+        let said = one_line(&run(dir.path(), &["top", "--read", file]));
+        assert!(said.contains("not a terminal"), "{said}");
+    }
+}
+
+#[test]
+fn everything_before_the_damage_is_delivered() {
+    let dir = tempfile::tempdir().unwrap();
+    let batches = common::write_capture(&dir.path().join("x.sberf"), 5);
+    let whole = std::fs::read(dir.path().join("x.sberf")).unwrap();
+    // All ticks but a part of the last.
+    let last = (0..whole.len()).rfind(|&at| whole[at..].starts_with(b"TICK")).unwrap();
+    std::fs::write(dir.path().join("torn.sberf"), &whole[..last + 40]).unwrap();
+    let mut damaged = whole.clone();
+    damaged[last + 40] ^= 4;
+    std::fs::write(dir.path().join("damaged.sberf"), damaged).unwrap();
+    let expected = common::Sums::of(&common::first_ticks(&batches, 4)).runnable_ns;
+    for (file, why) in [("torn.sberf", "torn at byte"), ("damaged.sberf", "the checksum does not fit")] {
+        let output = run(dir.path(), &["export", file, "--lens", "runnable"]);
+        let sum: u64 = folded(&output.stdout).iter().map(|(_, weight)| weight).sum();
+        assert_eq!(sum, expected);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(said.contains(why) && said.contains(&last.to_string()) && said.lines().count() == 1, "{said}");
+    }
+}
+
+#[test]
+fn an_unknown_process_is_one_line() {
+    let dir = common::demo();
+    let said = one_line(&run(dir.path(), &["export", "demo.sberf", "--pid", "4000000"]));
+    assert!(said.contains("holds no process 4000000"), "{said}");
+    if let Err(why) = common::can_run_live() {
+        return println!("skipped: {why}");
+    }
+    let said = one_line(&run(dir.path(), &["export", "--duration", "1", "--pid", "4000000"]));
+    assert!(said.contains("there is no process 4000000"), "{said}");
+    let said = one_line(&run(dir.path(), &["record", "-o", "x.sberf", "-p", "1,4000000"]));
+    assert!(said.contains("there is no process 4000000"), "{said}");
+    assert!(!dir.path().join("x.sberf").exists());
+}
+
+#[test]
+fn a_screen_needs_a_terminal() {
+    let dir = common::demo();
+    let said = one_line(&run(dir.path(), &["top", "--read", "demo.sberf"]));
+    assert!(said.contains("not a terminal") && said.contains("--json"), "{said}");
+}
+
+/// As a user who may nothing, the binary copied to where that user can reach it.
+#[test]
+fn without_privileges_it_says_what_is_missing() {
+    let dir = common::demo();
+    let open = |path: &Path| {
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    };
+    let binary = dir.path().join("sberf");
+    std::fs::copy(env!("CARGO_BIN_EXE_sberf"), &binary).unwrap();
+    [dir.path(), &binary, &dir.path().join("demo.sberf")].into_iter().for_each(open);
+    let unprivileged = |args: &[&str]| {
+        let mut command = Command::new(&binary);
+        command.args(args).current_dir(dir.path()).stdin(Stdio::null());
+        if rustix::process::geteuid().is_root() {
+            command.uid(65534).gid(65534);
+        }
+        command.output().unwrap()
+    };
+    for args in [&["export", "--duration", "1"][..], &["record", "-o", "x.sberf"]] {
+        let said = one_line(&unprivileged(args));
+        assert!(said.contains("CAP_PERFMON and CAP_BPF missing") && said.contains("sudo"), "{said}");
+    }
+    assert!(unprivileged(&["export", "demo.sberf"]).status.success(), "captures need no privileges");
+}
+
+#[test]
+fn recording() {
+    if let Err(why) = common::can_run_live() {
+        return println!("skipped: {why}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let output = run(dir.path(), &["record", "-o", "x.sberf", "-d", "0.2", "--duration", "1"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let (ticks, end) = common::read_capture(&dir.path().join("x.sberf"));
+    assert!((4..=6).contains(&ticks) && end.is_ok(), "{ticks} ticks, {end:?}");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&dir.path().join("x.sberf").metadata().unwrap().permissions());
+    assert_eq!(mode & 0o077, 0, "command lines of all processes are nobody else's business");
+    std::fs::write(dir.path().join("thesis"), "mine").unwrap();
+    let said = one_line(&run(dir.path(), &["record", "-o", "thesis", "--duration", "1"]));
+    assert!(said.contains("not overwritten"), "{said}");
+    assert_eq!(std::fs::read(dir.path().join("thesis")).unwrap(), b"mine");
+}
+
+#[test]
+fn a_killed_recorder_loses_the_last_tick_at_most_and_an_interrupted_one_nothing() {
+    if let Err(why) = common::can_run_live() {
+        return println!("skipped: {why}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.sberf");
+    for signal in [libc::SIGKILL, libc::SIGINT, libc::SIGTERM] {
+        let mut child = sberf(dir.path(), &["record", "-o", "x.sberf", "-d", "0.2"]).spawn().unwrap();
+        common::wait_until(|| common::read_capture(&path).0 >= 3);
+        let ticks = common::read_capture(&path).0;
+        // SAFETY: `kill(2)` takes two numbers; the child is ours and not yet waited for.
+        assert_eq!(unsafe { libc::kill(child.id() as libc::pid_t, signal) }, 0);
+        let status = child.wait().unwrap();
+        let (after, end) = common::read_capture(&path);
+        assert!(after >= ticks);
+        if signal == libc::SIGKILL {
+            assert!(end.unwrap_err().contains("without an end mark"));
+        } else {
+            assert!(status.success() && end.is_ok(), "{status:?} {end:?}");
+        }
+        std::fs::remove_file(&path).unwrap();
+    }
+}
+
+/// A file size limit acts as a disk that is full.
+#[test]
+fn a_full_disk_ends_the_recording_and_keeps_what_is_there() {
+    if let Err(why) = common::can_run_live() {
+        return println!("skipped: {why}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let command = format!("ulimit -f 100; {} record -o x.sberf -d 0.1 --duration 8", env!("CARGO_BIN_EXE_sberf"));
+    let output = Command::new("bash").args(["-c", &command]).current_dir(dir.path()).output().unwrap();
+    let said = one_line(&output);
+    assert!(said.contains("recording stopped") && said.contains("stays readable"), "{said}");
+    let (ticks, end) = common::read_capture(&dir.path().join("x.sberf"));
+    assert!(ticks > 0, "{end:?}");
+    assert!(end.is_ok() || end.as_ref().is_err_and(|end| end.contains("without an end mark")), "{end:?}");
+    assert!(said.contains(&format!("{ticks} ticks")), "{said}, and {ticks} are in the file");
+}
