@@ -143,9 +143,9 @@ impl Context {
             Threads => &[Threads, Table, Anywhere],
             Icicle => &[Icicle, Anywhere],
             Latency => &[Latency, Anywhere],
-            Cpus => &[Cpus, Table, Anywhere],
-            Numa => &[Numa, Table, Anywhere],
-            Disks => &[Disks, Table, Anywhere],
+            Cpus => &[Cpus, Anywhere],
+            Numa => &[Numa, Anywhere],
+            Disks => &[Disks, Anywhere],
         }
     }
 
@@ -241,7 +241,15 @@ pub static BINDINGS: &[Binding] = &[
     bind(In::Latency, &[Code(KeyCode::Enter)], Command::Enter, "one larger, with its heat map; or all", Some("larger")),
     bind(In::Latency, &[Char('b')], Command::Buckets, "fine buckets, or powers of two", Some("buckets")),
     bind(In::Latency, &[Char('a')], Command::Window, "this tick, the last seconds, or since the start", Some("span")),
-    bind(In::Disks, &[Code(KeyCode::Enter)], Command::Enter, "look into the process that asked", Some("look in")),
+    bind(
+        In::Disks,
+        &[Code(KeyCode::Enter)],
+        Command::Enter,
+        "latency of the disk; the process that asked",
+        Some("look in"),
+    ),
+    bind(In::Disks, &[Char('b')], Command::Buckets, "fine buckets, or powers of two", Some("buckets")),
+    bind(In::Disks, &[Char('a')], Command::Window, "this tick, the last seconds, or since the start", Some("span")),
     bind(In::Numa, &[Code(KeyCode::Enter)], Command::Enter, "look into the process", Some("look in")),
     bind(In::Cpus, &[Code(KeyCode::Enter)], Command::Enter, "run-queue latency of the CPU", Some("latency")),
     bind(In::Table, &[Char('/')], Command::Search, "search; the cursor goes to what matches", Some("search")),

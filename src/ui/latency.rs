@@ -20,6 +20,7 @@ use crate::tick::{Hist, State};
 const SLICES: usize = 300;
 
 /// One kind of latency: what it is, its name, what it means, the colour of its bars.
+#[derive(Clone, Copy)]
 struct Kind {
     what: Latency,
     name: &'static str,
@@ -36,7 +37,7 @@ const KINDS: [Kind; 4] = [
 
 /// A kind and what is known of it.
 struct Panel {
-    kind: &'static Kind,
+    kind: Kind,
     hist: Hist,
     range: Option<Range>,
     slices: VecDeque<Slice>,
@@ -45,6 +46,8 @@ struct Panel {
 /// Histograms of one scope.
 pub struct LatencyPane {
     scope: Scope,
+    /// Of what, where the scope does not say it.
+    name: Option<String>,
     window: Window,
     resolution: Resolution,
     panels: Vec<Panel>,
@@ -67,10 +70,26 @@ impl LatencyPane {
             Scope::Thread(_) => kind.what != Latency::Disk,
             Scope::Process(_) | Scope::Machine => true,
         };
+        LatencyPane::with(scope, None, KINDS.iter().filter(has).copied())
+    }
+
+    /// In the queue and on the device, of one disk.
+    pub fn of_disk(dev: u32, model: &Model) -> Self {
+        let name = model.disks().iter().find(|disk| disk.dev == dev).map(|disk| disk.name.clone());
+        let (queued, device) = (Latency::DiskQueued(dev, None), Latency::DiskDevice(dev, None));
+        let kinds = [
+            Kind { what: queued, name: "queued", meaning: "until given to the device", state: State::Woken },
+            Kind { what: device, name: "device", meaning: "until the device answered", state: State::Disk },
+        ];
+        LatencyPane::with(Scope::Machine, name, kinds.into_iter())
+    }
+
+    fn with(scope: Scope, name: Option<String>, kinds: impl Iterator<Item = Kind>) -> Self {
         let panel = |kind| Panel { kind, hist: Hist::default(), range: None, slices: VecDeque::new() };
-        let panels: Vec<_> = KINDS.iter().filter(has).map(panel).collect();
+        let panels: Vec<_> = kinds.map(panel).collect();
         LatencyPane {
             scope,
+            name,
             window: Window::Last(Duration::from_secs(10)),
             resolution: Resolution::default(),
             large: panels.len() == 1,
@@ -196,6 +215,7 @@ impl Pane for LatencyPane {
 
     fn title(&self, _model: &Model) -> String {
         match self.scope {
+            _ if self.name.is_some() => self.name.as_deref().map(format::clean).unwrap_or_default().into_owned(),
             Scope::Cpu(cpu) => format!("CPU {cpu}"),
             Scope::Thread(thread) => format!("thread {}", thread.tid),
             Scope::Process(process) => format!("{}", process.tgid),

@@ -20,6 +20,8 @@ use crate::tick::ProcessKey;
 pub mod app;
 pub mod bar;
 pub mod chart;
+mod cpus;
+mod disks;
 pub mod draw;
 mod filter;
 #[cfg(test)]
@@ -34,6 +36,7 @@ pub mod icicle;
 mod info;
 pub mod keys;
 pub mod latency;
+mod numa;
 mod palette;
 mod picker;
 pub mod places;
@@ -41,8 +44,11 @@ mod process;
 mod processes;
 mod prompt;
 mod status;
+mod strip;
 pub mod syscalls;
 pub mod table;
+#[cfg(test)]
+mod testing;
 pub mod theme;
 mod threads;
 
@@ -102,6 +108,8 @@ pub enum Target {
     Process(ProcessKey),
     /// Latency histograms of a CPU, or of the machine.
     Latency(Scope),
+    /// Latency histograms of a disk, by its device number.
+    Disk(u32),
 }
 
 /// What a line of text is asked for.
