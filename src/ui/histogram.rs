@@ -60,7 +60,9 @@ pub fn title<'a>(
         spans.push(Span::styled(format!("  {label} "), theme.dim()));
         spans.push(Span::styled(number, theme.text()));
     }
-    spans.push(Span::styled(format!("  {note}"), theme.dim()));
+    if room >= format::width(note) + 2 {
+        spans.push(Span::styled(format!("  {note}"), theme.dim()));
+    }
     spans
 }
 

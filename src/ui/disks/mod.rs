@@ -178,6 +178,7 @@ impl Pane for DisksPane {
             Command::Window => {
                 self.window = next_window(self.window);
                 self.update(model);
+                return Outcome::Say(format!("latency histograms: {}", window_name(self.window)));
             }
             Command::Buckets => {
                 self.resolution = match self.resolution {
@@ -377,7 +378,6 @@ mod tests {
         let model = model(Invention::default(), 20);
         let mut pane = DisksPane::default();
         let drawn = lines(&mut pane, &model, 118, 37);
-        println!("{}", drawn.join("\n"));
         let all = drawn.join("\n");
         for text in ["in flight", "oldest", "queued", "device", "over time", "who asked", "slowest"] {
             assert!(all.contains(text), "{text}");
@@ -399,7 +399,6 @@ mod tests {
     fn at_the_smallest_screen() {
         let model = model(Invention::default(), 20);
         let drawn = lines(&mut DisksPane::default(), &model, 80, 21);
-        println!("{}", drawn.join("\n"));
         assert!(drawn.iter().any(|line| line.contains("who asked")));
     }
 

@@ -121,7 +121,7 @@ mod tests {
         };
         let row: Vec<String> = (0..COLUMNS.len()).map(|column| disk_text(&disk, column, &model)).collect();
         assert_eq!(row[..7], ["vda", "0", "840", "0", "0", "0", "38.2M"]);
-        assert_eq!(row[7..], ["2.9ms", "1.0ms", "184ms", "190ms", "7", "42.0ms", "4.4k", "2.0"].map(String::from));
+        assert_eq!(row[7..], ["3.0ms", "1.0ms", "190ms", "190ms", "7", "42.0ms", "4.1k", "2.0"].map(String::from));
         let idle = DiskTick::default();
         assert_eq!(disk_text(&idle, 12, &model), "–");
         assert_eq!(disk_text(&idle, 8, &model), "–");

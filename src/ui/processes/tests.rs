@@ -83,7 +83,7 @@ fn the_table_at_80x24() {
         lines[..12],
         [
             " 99Hz cpu-clock │ 1s │ live 14:03:23      stacks 100%  lost 0  self 0.6% 38.0M",
-            " 1 Processes",
+            " 1 Processes  2 CPUs  3 NUMA  4 Disks",
             " wall time: █user ▓kernel ▒░runnable ▚disk ╳lock ≈net ═pipe    idle waits blank",
             "── 6 processes, 7 threads ────────────────────────────────── CPU % of one CPU ──",
             "      PID USER      CPU%▼ where the time goes   rq p99 blocked    COMMAND",
