@@ -38,7 +38,7 @@ pub enum Command {
     Top(Top),
     /// Record to a file, without a screen
     Record(Record),
-    /// Write stacks as folded lines, from a capture or from the live machine
+    /// Write stacks as folded lines, or ticks as JSON, from a capture or from the live machine
     Export(Export),
     /// Print a completion script
     Completions {
@@ -94,6 +94,16 @@ pub struct Top {
     /// on, and the file stays readable.
     #[arg(long, value_name = "FILE")]
     pub write: Option<PathBuf>,
+
+    /// No screen: one JSON object per tick on standard output
+    ///
+    /// Times are in ns, in fields that end in _ns. Fields are added, never changed.
+    #[arg(long)]
+    pub json: bool,
+
+    /// End after that many ticks
+    #[arg(long, value_name = "N", requires = "json", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
 
     #[command(flatten)]
     pub look: Look,
@@ -188,6 +198,8 @@ pub struct Export {
 pub enum Format {
     /// A line per stack, root first: `process;frame;frame weight`, as flame graph tools read it
     Folded,
+    /// A JSON object per tick, as `sberf top --json` prints it
+    Json,
 }
 
 /// Which stacks.

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use sberf::collect::capture::Pace;
 use sberf::model::folded::{self, FoldedLens};
-use sberf::model::{Limits, Model, TreeQuery, Window};
+use sberf::model::{Limits, Model, TreeQuery, Window, json};
 use sberf::tick::{Batch, ProcessKey, Session};
 
-use crate::cli::{Export, Format, Lens, Observe};
+use crate::cli::{Export, Format, Lens, Observe, Top};
 use crate::feed::{Feed, Open};
 use crate::record::{Cut, NAMES_LATE, Sink, drive};
-use crate::{Failure, source};
+use crate::{Failure, look, source};
 
 /// Closed pipes are a good end of it.
 type Output = BufWriter<Box<dyn Write>>;
@@ -35,7 +35,15 @@ pub fn run(args: Export) -> Result<(), Failure> {
             output.flush()?;
             result
         }
+        Format::Json => drive(feed, &mut Lines { model: None, output, left: u64::MAX, cut }),
     }
+}
+
+/// `sberf top --json`.
+pub fn ticks(args: Top) -> Result<(), Failure> {
+    let feed = Feed::start(look::open(&args)?, args.write)?;
+    let left = args.count.unwrap_or(u64::MAX);
+    drive(feed, &mut Lines { model: None, output: output(None)?, left, cut: Cut::new(None) })
 }
 
 fn open(args: &Export) -> Result<Open, Failure> {
@@ -123,6 +131,32 @@ impl Sink for Stacks {
 
     fn linger(&self) -> Duration {
         self.linger
+    }
+}
+
+/// Writes a line per tick.
+struct Lines {
+    model: Option<Model>,
+    output: Output,
+    left: u64,
+    cut: Cut,
+}
+
+impl Sink for Lines {
+    fn session(&mut self, session: Session) -> Result<(), Failure> {
+        self.model = Some(Model::new(session, Limits::default()));
+        Ok(())
+    }
+
+    fn batch(&mut self, batch: Batch) -> Result<bool, Failure> {
+        let Some(model) = self.model.as_mut().filter(|_| self.cut.takes(&batch)) else { return Ok(false) };
+        let last = self.cut.is_last(&batch);
+        if learn(model, batch) {
+            json::write(&mut self.output, model)?;
+            self.output.flush()?;
+            self.left = self.left.saturating_sub(1);
+        }
+        Ok(self.left > 0 && !last)
     }
 }
 

@@ -30,8 +30,8 @@ pub fn top(args: Top) -> Result<(), Failure> {
 pub fn open(args: &Top) -> Result<Open, Failure> {
     match &args.read {
         Some(path) => {
-            let source =
-                source::capture(path, Pace::RealTime, &args.observe.pids).map_err(|error| Failure::Line(error.0))?;
+            let pace = if args.json { Pace::Fast } else { Pace::RealTime };
+            let source = source::capture(path, pace, &args.observe.pids).map_err(|error| Failure::Line(error.0))?;
             Ok(Box::new(move || Ok(source)))
         }
         None => source::live(&args.observe),

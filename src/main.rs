@@ -51,6 +51,7 @@ fn main() -> ExitCode {
     restore_terminal_on_panic();
     outlive_file_size_limit();
     let result = match Cli::parse().command {
+        Command::Top(args) if args.json => export::ticks(args),
         Command::Top(args) => look::top(args),
         Command::Record(args) => record::run(args),
         Command::Export(args) => export::run(args),

@@ -49,6 +49,8 @@ fn wrong_usage_is_exit_code_2() {
         &["top", "--read", "demo.sberf", "--write", "other.sberf"],
         &["top", "--read", "demo.sberf", "-F", "99"],
         &["top", "--color", "8"],
+        &["top", "--count", "3"],
+        &["top", "--json", "--count", "0"],
         &["record"],
         &["record", "-o", "x.sberf", "--duration", "0"],
         &["export"],
@@ -160,14 +162,15 @@ fn a_closed_pipe_ends_it_quietly() {
     let dir = tempfile::tempdir().unwrap();
     // More than a pipe holds.
     common::write_capture(&dir.path().join("x.sberf"), 200);
-    let mut child =
-        sberf(dir.path(), &["export", "x.sberf"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut reader = BufReader::new(child.stdout.take().unwrap());
-    reader.read_line(&mut String::new()).unwrap();
-    drop(reader);
-    let mut stderr = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
-    assert_eq!((child.wait().unwrap().code(), stderr.as_str()), (Some(0), ""));
+    for args in [&["export", "x.sberf"][..], &["top", "--json", "--read", "x.sberf"]] {
+        let mut child = sberf(dir.path(), args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut reader = BufReader::new(child.stdout.take().unwrap());
+        reader.read_line(&mut String::new()).unwrap();
+        drop(reader);
+        let mut stderr = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        assert_eq!((child.wait().unwrap().code(), stderr.as_str()), (Some(0), ""));
+    }
 }
 
 #[test]
@@ -235,6 +238,66 @@ fn a_screen_needs_a_terminal() {
     let dir = common::demo();
     let said = one_line(&run(dir.path(), &["top", "--read", "demo.sberf"]));
     assert!(said.contains("not a terminal") && said.contains("--json"), "{said}");
+}
+
+/// Each line as JSON, all of them valid by the schema that is shipped.
+#[track_caller]
+fn valid_ticks(bytes: &[u8]) -> Vec<serde_json::Value> {
+    let schema = serde_json::from_str(include_str!("../assets/tick.schema.json")).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let lines = text(bytes);
+    let parse = |line: &str| {
+        let tick = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        let errors: Vec<_> = validator.iter_errors(&tick).map(|error| error.to_string()).collect();
+        assert!(errors.is_empty(), "{errors:?}");
+        tick
+    };
+    lines.lines().map(parse).collect()
+}
+
+#[test]
+fn json_of_a_capture() {
+    let dir = tempfile::tempdir().unwrap();
+    let batches = common::write_capture(&dir.path().join("x.sberf"), 5);
+    let output = run(dir.path(), &["export", "x.sberf", "--format", "json"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let ticks = valid_ticks(&output.stdout);
+    assert_eq!(ticks.len(), 5);
+    let runnable = |tick: &serde_json::Value| {
+        let processes = tick["processes"].as_array().unwrap().iter();
+        processes.map(|process| process["runnable_ns"].as_u64().unwrap()).sum::<u64>()
+    };
+    assert_eq!(ticks.iter().map(runnable).sum::<u64>(), common::Sums::of(&batches).runnable_ns);
+    let by_top = run(dir.path(), &["top", "--json", "--read", "x.sberf"]).stdout;
+    assert_eq!(text(&by_top), text(&output.stdout));
+    let counted = run(dir.path(), &["top", "--json", "--count", "2", "--read", "x.sberf"]).stdout;
+    assert_eq!(valid_ticks(&counted), ticks[..2]);
+    let by_time = run(dir.path(), &["export", "x.sberf", "--format", "json", "--duration", "3"]).stdout;
+    assert_eq!(valid_ticks(&by_time), ticks[..3]);
+}
+
+#[test]
+fn json_live_and_recorded_at_once() {
+    if let Err(why) = common::can_run_live() {
+        return println!("skipped: {why}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let output = run(dir.path(), &["top", "--json", "--count", "3", "-d", "0.3", "--write", "x.sberf"]);
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", text(&output.stderr));
+    let ticks = valid_ticks(&output.stdout);
+    assert_eq!(ticks.len(), 3);
+    let (recorded, end) = common::read_capture(&dir.path().join("x.sberf"));
+    assert!(recorded >= 3 && end.is_ok(), "{recorded} {end:?}");
+    // What was recorded says the same as what was seen.
+    let replayed = run(dir.path(), &["top", "--json", "--count", "3", "--read", "x.sberf"]).stdout;
+    assert_eq!(valid_ticks(&replayed), ticks);
+    // Only the process that was asked for.
+    let pid = std::process::id().to_string();
+    let output = run(dir.path(), &["top", "--json", "--count", "2", "-d", "0.2", "-p", &pid]);
+    for tick in valid_ticks(&output.stdout) {
+        let processes = tick["processes"].as_array().unwrap();
+        assert!(processes.iter().all(|process| process["pid"].to_string() == pid), "{processes:?}");
+    }
 }
 
 /// As a user who may nothing, the binary copied to where that user can reach it.
