@@ -11,7 +11,7 @@ use super::skel::block::{
     BlockSkel,
     types::{disk_key, disk_val, inflight, io_key, io_val, slow_rec},
 };
-use super::wire;
+use super::{maps, wire};
 use crate::tick::{DiskOp, DiskOpTick, DiskTick, ProcessIo, ProcessKey, SlowRequest};
 
 /// Requests slower than this are told of one by one, until the first tick has shown what is slow here.
@@ -77,15 +77,14 @@ impl Disks {
 
     fn in_flight(&self, skel: &BlockSkel<'_>, disks: &mut BTreeMap<u32, DiskTick>) -> libbpf_rs::Result<()> {
         let now = monotonic_ns();
-        for (_, value) in skel.maps.requests.lookup_batch(1024, MapFlags::ANY, MapFlags::ANY)? {
-            let Some(request) = wire::read::<inflight>(&value) else { continue };
+        maps::visit(&skel.maps.requests, |_: u64, request: inflight| {
             if request.issued_ns == 0 {
-                continue;
+                return;
             }
             let disk = disks.entry(request.dev).or_insert_with(|| DiskTick { dev: request.dev, ..DiskTick::default() });
             disk.in_flight += 1;
             disk.oldest_ns = disk.oldest_ns.max(now.saturating_sub(request.issued_ns));
-        }
+        })?;
         Ok(())
     }
 
@@ -126,13 +125,11 @@ fn of_generation<K: wire::Wire, V: wire::Wire>(
     generation: u64,
 ) -> libbpf_rs::Result<Vec<(K, V)>> {
     let mut found = Vec::new();
-    for (key, value) in map.lookup_batch(256, MapFlags::ANY, MapFlags::ANY)? {
-        if let (Some(key), Some(value)) = (wire::read::<K>(&key), wire::read::<V>(&value))
-            && u64::from(parity(&key)) == generation & 1
-        {
+    maps::visit(map, |key: K, value: V| {
+        if u64::from(parity(&key)) == generation & 1 {
             found.push((key, value));
         }
-    }
+    })?;
     for (key, _) in &found {
         // Gone already: nothing to take out.
         let _ = map.delete(wire::bytes_of(key));

@@ -1,5 +1,6 @@
 //! What libbpf-rs does not offer: the mapped page of `flip`, and draining a map in batches into one buffer.
 
+use std::ffi::c_void;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,7 +12,7 @@ use super::wire::{self, Wire};
 
 /// The page that holds `struct flip`, shared with the programs.
 pub struct FlipPage {
-    page: *mut std::ffi::c_void,
+    page: *mut c_void,
     len: usize,
 }
 
@@ -82,15 +83,81 @@ pub fn wait_for_programs(outer: &impl MapCore, inner: &impl MapCore) -> libbpf_r
 }
 
 /// Takes everything out of a hash map. Elements that cannot be read are left out and counted.
-pub fn drain<K: Wire, V: Wire>(map: &impl MapCore, mut each: impl FnMut(K, V)) -> libbpf_rs::Result<u64> {
-    let mut malformed = 0;
-    for (key, value) in map.lookup_and_delete_batch(1024, MapFlags::ANY, MapFlags::ANY)? {
-        match (wire::read(&key), wire::read(&value)) {
-            (Some(key), Some(value)) => each(key, value),
-            _ => malformed += 1,
+pub fn drain<K: Wire, V: Wire>(map: &impl MapCore, each: impl FnMut(K, V)) -> libbpf_rs::Result<u64> {
+    batches(map, libbpf_sys::bpf_map_lookup_and_delete_batch, each)
+}
+
+/// Reads everything in a hash map. Elements that cannot be read are left out and counted.
+pub fn visit<K: Wire, V: Wire>(map: &impl MapCore, each: impl FnMut(K, V)) -> libbpf_rs::Result<u64> {
+    batches(map, libbpf_sys::bpf_map_lookup_batch, each)
+}
+
+/// `bpf_map_lookup_batch` or its deleting twin: fd, where to go on, where that ended, keys, values, count, options.
+type Batch = unsafe extern "C" fn(
+    i32,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut u32,
+    *const libbpf_sys::bpf_map_batch_opts,
+) -> i32;
+
+/// Bytes of elements asked for at once, at first.
+const BATCH_BYTES: usize = 128 << 10;
+
+/// Calls `batch` until the kernel says that the map is at its end.
+///
+/// Not the iterators of libbpf-rs: they take a batch that is not full for the last one, but the kernel never splits a hash
+/// bucket between batches, so nearly every batch is short of a few and most of a large map would stay behind.
+fn batches<K: Wire, V: Wire>(map: &impl MapCore, batch: Batch, mut each: impl FnMut(K, V)) -> libbpf_rs::Result<u64> {
+    let (key_size, value_size) = (map.key_size() as usize, map.value_size() as usize);
+    let mut room = (BATCH_BYTES / (key_size + value_size)).clamp(16, 4096);
+    let (mut keys, mut values) = (vec![0u8; room * key_size], vec![0u8; room * value_size]);
+    // The kernel's place in the map: a number of a bucket, however long the key is.
+    let (mut place, mut next) = (0u64, 0u64);
+    let (mut started, mut malformed) = (false, 0);
+    loop {
+        let mut count = room as u32;
+        let from = if started { (&raw mut place).cast() } else { std::ptr::null_mut() };
+        // SAFETY: the buffers hold `count` keys and values of the map's own sizes; `place` and `next` are larger than the 4
+        // bytes that a hash map keeps there.
+        let code = unsafe {
+            batch(
+                map.as_fd().as_raw_fd(),
+                from,
+                (&raw mut next).cast(),
+                keys.as_mut_ptr().cast(),
+                values.as_mut_ptr().cast(),
+                &mut count,
+                std::ptr::null(),
+            )
+        };
+        match -code {
+            0 | libc::ENOENT => {}
+            libc::EINTR => continue,
+            // One hash bucket holds more than there is room for; nothing was taken.
+            libc::ENOSPC => {
+                room *= 2;
+                keys.resize(room * key_size, 0);
+                values.resize(room * value_size, 0);
+                continue;
+            }
+            errno => return Err(std::io::Error::from_raw_os_error(errno).into()),
         }
+        let elements = keys.chunks_exact(key_size).zip(values.chunks_exact(value_size));
+        for (key, value) in elements.take(count as usize) {
+            match (wire::read(key), wire::read(value)) {
+                (Some(key), Some(value)) => each(key, value),
+                _ => malformed += 1,
+            }
+        }
+        if code != 0 {
+            return Ok(malformed);
+        }
+        place = next;
+        started = true;
     }
-    Ok(malformed)
 }
 
 /// Sum over CPUs of each counter of a per-CPU array of u64.
