@@ -48,6 +48,9 @@ const MAX_FRAMES: usize = 127;
 /// How often rings are emptied within a tick.
 const PUMP: Duration = Duration::from_millis(200);
 
+/// The first tick is short, so that there is something to see soon.
+const FIRST_TICK: Duration = Duration::from_millis(250);
+
 /// How to observe.
 #[derive(Clone, Debug)]
 pub struct LiveOptions {
@@ -152,7 +155,7 @@ impl Live {
             .map_err(|error| SourceError(format!("starting the symbol worker failed: {error}")))?;
         let mut live = Live {
             session: Session::default(),
-            next_tick: Instant::now() + options.interval,
+            next_tick: Instant::now() + options.interval.min(FIRST_TICK),
             rings,
             flip,
             disks,
@@ -166,7 +169,7 @@ impl Live {
             early_dead: Vec::new(),
             lost: Vec::new(),
             iterator_bytes: Vec::new(),
-            names: Names::default(),
+            names: Names { users: host::users(), ..Names::default() },
             objects,
             options,
         };

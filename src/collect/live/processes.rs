@@ -15,7 +15,8 @@ pub struct Processes {
     known: FxHashMap<ProcessKey, Entry>,
     changed: FxHashSet<ProcessKey>,
     tick: u64,
-    hidden: u64,
+    /// Threads that procfs has and the iterator does not show: as last compared, and as told.
+    hidden: (u64, u64),
 }
 
 struct Entry {
@@ -32,7 +33,7 @@ impl Processes {
             known: FxHashMap::default(),
             changed: FxHashSet::default(),
             tick: 0,
-            hidden: 0,
+            hidden: (0, 0),
         }
     }
 
@@ -96,7 +97,7 @@ impl Processes {
             self.changed.insert(key);
         }
         if let Some(hidden) = news.hidden {
-            self.hidden = hidden;
+            self.hidden.0 = hidden;
         }
     }
 
@@ -127,8 +128,10 @@ impl Processes {
         }
     }
 
-    /// Threads that procfs has and the iterator does not show, as last compared; told once.
+    /// Threads that procfs has and the iterator does not show, beyond those told of before.
     pub fn take_hidden(&mut self) -> u64 {
-        std::mem::take(&mut self.hidden)
+        let (hidden, told) = self.hidden;
+        self.hidden.1 = told.max(hidden);
+        hidden.saturating_sub(told)
     }
 }
