@@ -29,13 +29,22 @@ pub fn parts(area: Rect) -> (Rect, Rect, Rect) {
 /// Draws it into `area`.
 pub fn draw(icicle: &Icicle, theme: &Theme, area: Rect, buf: &mut Buffer) {
     let area = area.intersection(*buf.area());
+    if area.is_empty() {
+        return;
+    }
     let (head, rows, below) = parts(area);
-    explain::header(icicle, theme, head, buf);
+    if !head.is_empty() {
+        explain::header(icicle, theme, head, buf);
+    }
     if icicle.tree().nodes.first().is_none_or(|root| root.total_weight == 0) {
         explain::empty(icicle, theme, rows, buf);
     } else {
-        frames(icicle, theme, rows, buf);
-        explain::under(icicle, theme, below, buf);
+        if !rows.is_empty() {
+            frames(icicle, theme, rows, buf);
+        }
+        if !below.is_empty() {
+            explain::under(icicle, theme, below, buf);
+        }
     }
 }
 
