@@ -49,6 +49,8 @@ pub mod syscalls;
 pub mod table;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 pub mod theme;
 mod threads;
 

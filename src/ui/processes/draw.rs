@@ -50,7 +50,7 @@ impl ProcessesPane {
         let idle = if self.idle { "idle waits shown " } else { "idle waits blank " };
         let title = match area.width {
             0..120 => " wall time: ".into(),
-            _ => format!(" bars: wall time of all threads, last {}   ", format::duration(frame.span_ns)),
+            _ => format!(" bars: wall time of all threads, last {}", format::left(&format::duration(frame.span_ns), 8)),
         };
         let x = draw::put(buf, area.x, area.y, &title, area.width, theme.dim());
         let room = area.right().saturating_sub(x + format::width(idle) as u16);

@@ -1,0 +1,344 @@
+//! The screen as a whole, on a made-up machine.
+
+use std::time::Duration;
+
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::Color;
+
+use super::app::{App, MIN_SIZE, Options};
+use super::fixture::{MS, SECOND, busy, key, model, model_of, session};
+use super::keys::{self, BINDINGS, Context, Key};
+use super::theme::{Background, Depth};
+use super::{Action, Command, Outcome, Pane, Target, Theme, places};
+use crate::model::{Limits, Model};
+use crate::tick::{Loss, Sampler};
+
+const NOW: Duration = Duration::from_secs(9);
+
+fn mono() -> Theme {
+    Theme::new(Depth::None, false, Background::Dark)
+}
+
+fn app(model: &Model) -> App {
+    let mut app = App::new(mono(), Options::default());
+    drawn(&mut app, model, 80, 24);
+    app.on_tick(model, NOW);
+    app
+}
+
+fn drawn(app: &mut App, model: &Model, width: u16, height: u16) -> Buffer {
+    let area = Rect::new(0, 0, width, height);
+    let mut buf = Buffer::empty(area);
+    app.render(model, area, &mut buf);
+    buf
+}
+
+fn lines(app: &mut App, model: &Model, width: u16, height: u16) -> Vec<String> {
+    let buf = drawn(app, model, width, height);
+    let line = |y| (0..width).map(|x| buf[(x, y)].symbol()).collect::<String>();
+    (0..height).map(|y| line(y).trim_end().to_owned()).collect()
+}
+
+fn event(key: Key) -> Vec<KeyEvent> {
+    let plain = |code| KeyEvent::new(code, KeyModifiers::NONE);
+    match key {
+        Key::Char(c) => vec![plain(KeyCode::Char(c))],
+        Key::Ctrl(c) => vec![KeyEvent::new(KeyCode::Char(c), KeyModifiers::CONTROL)],
+        Key::F(number) => vec![plain(KeyCode::F(number))],
+        Key::Code(code) => vec![plain(code)],
+        Key::Twice(c) => vec![plain(KeyCode::Char(c)); 2],
+    }
+}
+
+fn press(app: &mut App, model: &Model, key: Key) -> Vec<Action> {
+    event(key).into_iter().flat_map(|event| app.on_key(event, model, NOW)).collect()
+}
+
+fn click(app: &mut App, model: &Model, column: u16, row: u16) -> Vec<Action> {
+    let kind = MouseEventKind::Down(MouseButton::Left);
+    app.on_mouse(MouseEvent { kind, column, row, modifiers: KeyModifiers::NONE }, model, NOW)
+}
+
+/// Every pane there is, with data.
+fn panes(model: &Model) -> Vec<Box<dyn Pane>> {
+    let mut panes: Vec<Box<dyn Pane>> = places::all().into_iter().map(|place| place.pane).collect();
+    panes.extend(places::open(Target::Process(key(4711)), model));
+    for pane in &mut panes {
+        pane.tick(model, false);
+        pane.layout(Rect::new(0, 2, 120, 37), model);
+    }
+    panes
+}
+
+#[test]
+fn no_size_panics() {
+    let model = model();
+    for (width, height) in (1..=40).flat_map(|w| (1..=12).map(move |h| (w, h))).chain([(79, 24), (80, 23), (300, 3)]) {
+        let mut app = app(&model);
+        drawn(&mut app, &model, width, height);
+        for command in [Command::Help, Command::Search, Command::Enter, Command::NextTab, Command::NextTab] {
+            app.run(command, &model);
+            drawn(&mut app, &model, width, height);
+        }
+    }
+}
+
+#[test]
+fn no_pane_panics_in_any_area() {
+    let model = model();
+    let theme = mono();
+    for mut pane in panes(&model) {
+        for (width, height) in (1..=40).flat_map(|w| (1..=12).map(move |h| (w, h))) {
+            let area = Rect::new(3, 2, width, height);
+            let mut buf = Buffer::empty(Rect::new(0, 0, 50, 20));
+            pane.layout(area, &model);
+            pane.render(&model, &theme, area, &mut buf);
+            let outside = |x: u16, y: u16| !area.contains((x, y).into());
+            for (x, y) in (0..50).flat_map(|x| (0..20).map(move |y| (x, y))).filter(|&(x, y)| outside(x, y)) {
+                assert_eq!(buf[(x, y)].symbol(), " ", "{} {area:?} wrote to {x} {y}", pane.title(&model));
+            }
+        }
+    }
+}
+
+#[test]
+fn too_small_says_so_and_can_be_quit() {
+    let model = model();
+    let mut app = app(&model);
+    assert_eq!(lines(&mut app, &model, 60, 5)[2].trim(), "sberf needs 80x24, this is 60x5");
+    assert_eq!(lines(&mut app, &model, 79, 24)[12].trim(), "sberf needs 80x24, this is 79x24");
+    assert!(lines(&mut app, &model, MIN_SIZE.0, MIN_SIZE.1)[4].contains("PID"));
+    lines(&mut app, &model, 1, 1);
+    assert!(press(&mut app, &model, Key::Char('q')).contains(&Action::Quit));
+}
+
+#[test]
+fn the_first_frame_says_what_is_loading() {
+    let model = Model::new(session(), Limits::default());
+    let mut app = App::new(mono(), Options::default());
+    app.loading("loading BPF programs");
+    let lines = lines(&mut app, &model, 80, 24);
+    assert!(lines[12].trim().starts_with("loading BPF programs"), "{lines:?}");
+    assert!(lines[0].contains("99Hz cpu-clock"));
+}
+
+#[test]
+fn every_binding_does_something_where_it_holds() {
+    let model = model();
+    for at in 0..panes(&model).len() {
+        let context = panes(&model)[at].context();
+        for binding in keys::in_reach(context).filter(|binding| binding.when != Context::Anywhere) {
+            let mut pane = panes(&model).swap_remove(at);
+            let outcome = pane.command(binding.command, &model);
+            assert!(!matches!(outcome, Outcome::Ignored), "{context:?} ignores {:?}", binding.command);
+        }
+    }
+}
+
+#[test]
+fn every_context_with_bindings_is_one_that_a_pane_can_be_in() {
+    let model = model();
+    let mut reached = Vec::new();
+    for mut pane in panes(&model) {
+        for _ in 0..6 {
+            reached.extend_from_slice(pane.context().chain());
+            pane.command(Command::NextTab, &model);
+        }
+    }
+    for context in Context::ALL {
+        let bound = BINDINGS.iter().any(|binding| binding.when == context);
+        assert!(!bound || reached.contains(&context), "{context:?} has keys and no pane");
+    }
+}
+
+#[test]
+fn every_key_can_be_pressed_everywhere() {
+    let model = model_of([busy(1), busy(2)]);
+    for first in BINDINGS.iter().flat_map(|binding| binding.keys) {
+        let mut app = app(&model);
+        press(&mut app, &model, *first);
+        for key in BINDINGS.iter().flat_map(|binding| binding.keys) {
+            press(&mut app, &model, *key);
+        }
+        app.on_tick(&model, NOW);
+        drawn(&mut app, &model, 118, 40);
+    }
+}
+
+#[test]
+fn help_lists_every_binding() {
+    let model = model();
+    let mut app = app(&model);
+    press(&mut app, &model, Key::Char('?'));
+    let text = lines(&mut app, &model, 118, 250).join("\n");
+    for binding in BINDINGS {
+        assert!(text.contains(binding.help), "{}", binding.help);
+    }
+    press(&mut app, &model, Key::Code(KeyCode::Esc));
+    assert!(!lines(&mut app, &model, 118, 40).join("\n").contains("any other key closes"));
+}
+
+#[test]
+fn without_colours_no_cell_has_one() {
+    let model = model();
+    let mut app = app(&model);
+    for key in ['?', ' ', 'i', '>', ' '] {
+        press(&mut app, &model, Key::Char(key));
+        let buf = drawn(&mut app, &model, 200, 50);
+        assert!(buf.content.iter().all(|cell| cell.fg == Color::Reset && cell.bg == Color::Reset));
+    }
+    for pane in panes(&model) {
+        let mut buf = Buffer::empty(Rect::new(0, 0, 120, 40));
+        pane.render(&model, &mono(), buf.area, &mut buf);
+        let coloured = buf.content.iter().any(|cell| cell.fg != Color::Reset || cell.bg != Color::Reset);
+        assert!(!coloured, "{}", pane.title(&model));
+    }
+}
+
+#[test]
+fn with_ascii_only_nothing_else_is_written() {
+    let model = model();
+    let mut app = App::new(Theme::new(Depth::Ansi16, true, Background::Dark), Options::default());
+    app.on_tick(&model, NOW);
+    for key in ['i', '?', 't'] {
+        press(&mut app, &model, Key::Char(key));
+        let buf = drawn(&mut app, &model, 200, 50);
+        assert!(buf.content.iter().all(|cell| cell.symbol().is_ascii()));
+    }
+}
+
+#[test]
+fn q_goes_back_and_at_the_top_quits() {
+    let model = model();
+    let mut app = app(&model);
+    let actions = press(&mut app, &model, Key::Code(KeyCode::Enter));
+    assert!(actions.contains(&Action::Focus(Some(key(4711)))), "{actions:?}");
+    assert!(lines(&mut app, &model, 100, 30)[1].contains("Processes › 4711 postgres"));
+    let actions = press(&mut app, &model, Key::Char('q'));
+    assert!(actions.contains(&Action::Focus(None)) && !actions.contains(&Action::Quit), "{actions:?}");
+    assert_eq!(press(&mut app, &model, Key::Code(KeyCode::Esc)), [], "Esc never quits");
+    assert!(press(&mut app, &model, Key::Char('q')).contains(&Action::Quit));
+}
+
+#[test]
+fn control_c_quits_from_under_a_popup() {
+    let model = model();
+    for popup in ['?', '>', 'u'] {
+        let mut app = app(&model);
+        press(&mut app, &model, Key::Char(popup));
+        assert_eq!(press(&mut app, &model, Key::Ctrl('c')), [Action::Quit]);
+    }
+}
+
+#[test]
+fn pausing_holds_and_shows_it() {
+    let model = model();
+    let mut app = app(&model);
+    assert_eq!(press(&mut app, &model, Key::Char(' ')), [Action::Hold(true)]);
+    app.behind(7);
+    assert!(lines(&mut app, &model, 120, 24)[0].contains("paused 14:03:23 +7"));
+    assert_eq!(press(&mut app, &model, Key::Char('z')), [Action::Hold(false)]);
+    assert!(lines(&mut app, &model, 120, 24)[0].contains("live 14:03:23"));
+}
+
+#[test]
+fn plus_and_minus_step_the_interval() {
+    let model = model();
+    let mut app = app(&model);
+    assert_eq!(press(&mut app, &model, Key::Char('+')), [Action::Interval(Duration::from_secs(2))]);
+    assert!(lines(&mut app, &model, 120, 24)[0].contains("│ 2s │"));
+    for ms in [1000, 500, 200, 100] {
+        assert_eq!(press(&mut app, &model, Key::Char('-')), [Action::Interval(Duration::from_millis(ms))]);
+    }
+    assert_eq!(press(&mut app, &model, Key::Char('-')), []);
+    assert!(lines(&mut app, &model, 120, 24)[0].contains("│ 100ms │"));
+}
+
+#[test]
+fn a_replay_says_so_and_keeps_its_interval() {
+    let model = model();
+    let mut app = App::new(mono(), Options { replay: true, utc_offset_s: 3600 });
+    assert!(lines(&mut app, &model, 120, 24)[0].contains("replay 15:03:23"));
+    assert_eq!(press(&mut app, &model, Key::Char('+')), []);
+    assert!(lines(&mut app, &model, 120, 24)[23].contains("keeps the interval it was recorded with"));
+    app.ended();
+    assert!(lines(&mut app, &model, 120, 24)[0].contains("replay over"));
+}
+
+#[test]
+fn the_status_owns_up_to_losses() {
+    let mut tick = busy(1);
+    tick.losses = vec![(Loss::StackMapFull, 1_402), (Loss::Torn, 1)];
+    let model = model_of([tick]);
+    let mut app = App::new(Theme::default(), Options::default());
+    app.on_tick(&model, NOW);
+    let buf = drawn(&mut app, &model, 80, 24);
+    let line: String = (0..80).map(|x| buf[(x, 0)].symbol()).collect();
+    let at = line.chars().position(|c| c == 'l').and_then(|_| line.find("lost 1.4k")).expect("losses are said");
+    let column = line[..at].chars().count() as u16;
+    assert_eq!(Some(buf[(column, 0)].fg), Theme::default().alert().fg);
+}
+
+#[test]
+fn the_status_says_how_it_samples_and_what_it_costs() {
+    let mut app = app(&model());
+    let first = |app: &mut App, sampler| {
+        let mut session = session();
+        session.sampler = sampler;
+        let mut model = Model::new(session, Limits::default());
+        model.apply(busy(1));
+        app.on_tick(&model, NOW);
+        lines(app, &model, 140, 24).swap_remove(0)
+    };
+    let line = first(&mut app, Sampler::Cycles(997));
+    assert!(line.contains("web-17 │ 6.18.0 │ 2 CPU 1 node │ 997Hz cycles │ 1s │ live"), "{line}");
+    assert!(line.contains("stacks 100%  lost 0  self 0.6% 38.0M"), "{line}");
+    assert!(first(&mut app, Sampler::Off).contains("sampling off"));
+}
+
+#[test]
+fn messages_stand_until_the_next_key() {
+    let model = model();
+    let mut app = app(&model);
+    app.notify("wrote 1 234 stacks to x.folded");
+    assert_eq!(lines(&mut app, &model, 80, 24)[23], " wrote 1 234 stacks to x.folded");
+    press(&mut app, &model, Key::Char('j'));
+    assert!(lines(&mut app, &model, 80, 24)[23].contains("quit"));
+}
+
+#[test]
+fn the_footer_can_be_clicked() {
+    let model = model();
+    let mut app = app(&model);
+    let footer = lines(&mut app, &model, 80, 24).swap_remove(23);
+    let column = footer.find("? help").expect("help is offered") as u16;
+    click(&mut app, &model, column + 2, 23);
+    assert!(lines(&mut app, &model, 80, 24).join("").contains("any other key closes"));
+}
+
+#[test]
+fn tabs_lead_to_places_and_back() {
+    let model = model();
+    let mut app = app(&model);
+    let places: Vec<_> = places::all().iter().map(|place| (place.command, place.name)).collect();
+    let tabs = lines(&mut app, &model, 100, 30).swap_remove(1);
+    for (command, name) in places {
+        let column = tabs.find(name).expect("every place has a tab") as u16;
+        click(&mut app, &model, column, 1);
+        let clicked = (app.context(), lines(&mut app, &model, 100, 30));
+        app.run(Command::Processes, &model);
+        app.run(command, &model);
+        assert_eq!((app.context(), lines(&mut app, &model, 100, 30)), clicked, "{name}");
+    }
+}
+
+#[test]
+fn a_message_of_the_interval_is_not_of_the_tick() {
+    let mut tick = busy(1);
+    tick.span.end_ns = tick.span.start_ns + SECOND + 20 * MS;
+    let model = model_of([tick]);
+    let mut app = app(&model);
+    assert!(lines(&mut app, &model, 160, 24)[2].contains("last 1.0s"), "what was measured, not what was asked for");
+}
