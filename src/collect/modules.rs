@@ -16,7 +16,7 @@ use super::elf::Root;
 use super::files::Files;
 use super::intern::Interner;
 use super::kernel::{KernelModules, vdso};
-use super::spaces::{Known, Nowhere, Place, Space, Spaces, Why};
+use super::spaces::{Nowhere, Parts, Place, Space, Spaces, Why};
 use super::symbols::{Code, Found, SymbolWorker, Want};
 use crate::tick::{FrameId, FrameKind, Module, ModuleId, ModuleKind, Names, ProcessKey, StackEnd, StackId, Symbol};
 
@@ -230,9 +230,8 @@ impl Finder<'_> {
 
     fn code(&mut self, space: &mut Space, index: usize, address: u64) -> Located {
         let Some(place) = self.place(space, index) else { return self.nameless("[exited]", address) };
-        let Some((dir, _, Known { mapping, .. })) = space.parts(index) else {
-            return self.nameless("[exited]", address);
-        };
+        let Some(Parts { dir, known, .. }) = space.parts(index) else { return self.nameless("[exited]", address) };
+        let mapping = &known.mapping;
         let into = address.saturating_sub(mapping.start);
         match place {
             Place::File(file) => self.file(file, mapping.offset.wrapping_add(into)),
@@ -247,7 +246,7 @@ impl Finder<'_> {
 
     /// What the mapping holds. A file that we had to let go is opened again.
     fn place(&mut self, space: &mut Space, index: usize) -> Option<Place> {
-        let (dir, program, known) = space.parts(index)?;
+        let Parts { dir, program, known } = space.parts(index)?;
         if let Some(place) = known.place {
             if let (Place::File(file), Some(dir)) = (place, dir) {
                 self.files.reopen(file, dir, &known.mapping);

@@ -37,7 +37,8 @@ pub fn guard_this_thread() -> io::Result<()> {
 }
 
 /// How many pages were missing so far.
-pub fn mended() -> usize {
+#[cfg(test)]
+fn mended() -> usize {
     MENDED.load(Ordering::Relaxed)
 }
 

@@ -60,11 +60,19 @@ pub struct Known {
     checked: Instant,
 }
 
+/// A mapping of a process, and what else is needed to find out what it holds.
+pub struct Parts<'space> {
+    /// The process's directory in procfs; `None` if it was gone or denied.
+    pub dir: Option<&'space Arc<OwnedFd>>,
+    /// Target of `/proc/PID/exe`.
+    pub program: Option<&'space str>,
+    /// The mapping.
+    pub known: &'space mut Known,
+}
+
 /// The address space of one process.
 pub struct Space {
-    /// Its directory in procfs; `None` if it was gone or denied.
     dir: Option<Arc<OwnedFd>>,
-    /// Target of `/proc/PID/exe`.
     program: Option<String>,
     why: Why,
     /// By rising address, disjoint.
@@ -102,10 +110,10 @@ impl Space {
         }
     }
 
-    /// A mapping that [`Space::at`] found (valid until the next call of that), with the directory and the program of the
-    /// process.
-    pub fn parts(&mut self, index: usize) -> Option<(Option<&Arc<OwnedFd>>, Option<&str>, &mut Known)> {
-        Some((self.dir.as_ref(), self.program.as_deref(), self.known.get_mut(index)?))
+    /// A mapping that [`Space::at`] found; the index is valid until the next call of that.
+    pub fn parts(&mut self, index: usize) -> Option<Parts<'_>> {
+        let known = self.known.get_mut(index)?;
+        Some(Parts { dir: self.dir.as_ref(), program: self.program.as_deref(), known })
     }
 
     fn find(&self, address: u64) -> Option<usize> {
