@@ -41,7 +41,7 @@ use super::modules::Resolver;
 use super::nodes::nodes;
 use super::symbols::SymbolWorker;
 use super::{Request, Source, SourceError};
-use crate::tick::{Batch, Lens, Life, Loss, Names, ProcessKey, Session, StackWeight, State, Tick};
+use crate::tick::{Batch, Event, Lens, Life, Loss, Names, ProcessKey, Session, StackWeight, State, Tick};
 
 /// Frames of one part of a stack at most, as in `src/bpf/sberf.h`.
 const MAX_FRAMES: usize = 127;
@@ -108,6 +108,10 @@ pub struct Live {
     lost: Vec<u64>,
     iterator_bytes: Vec<u8>,
     names: Names,
+    /// What happened to processes since the last tick.
+    events: Vec<Event>,
+    /// Records that could not be understood since then.
+    malformed: u64,
 }
 
 /// The rings that `sched` and `life` write.
@@ -170,6 +174,8 @@ impl Live {
             lost: Vec::new(),
             iterator_bytes: Vec::new(),
             names: Names { users: host::users(), ..Names::default() },
+            events: Vec::new(),
+            malformed: 0,
             objects,
             options,
         };
@@ -238,6 +244,19 @@ impl Live {
         if let Some(disks) = &self.disks {
             disks.pump();
         }
+        self.learn();
+    }
+
+    /// Takes in what happened to processes, and new stacks: their addresses are found while the process still lives. A
+    /// process that became another program first voids what was known of its memory.
+    fn learn(&mut self) {
+        let (events, malformed) = self.rings.life.as_ref().map_or((Vec::new(), 0), |ring| life::events(&ring.take()));
+        for event in events.iter().filter(|event| event.what == Life::Exec) {
+            self.resolver.exec(event.process);
+        }
+        self.events.extend(events);
+        let frames = self.rings.frames.take();
+        self.malformed += malformed + self.stacks.learn(&frames, &mut self.resolver, &mut self.names);
     }
 
     /// The next boundary, on the grid that the first one began. Boundaries that have passed are skipped and counted.
@@ -264,18 +283,18 @@ impl Live {
         tick.span.start_ns = closed.start_ns;
         tick.span.end_ns = closed.end_ns;
         tick.span.wall_ns = wall.saturating_sub(tick.span.len_ns());
-        tick.names = std::mem::take(&mut self.names);
         let mut losses = Losses::default();
         losses.add(Loss::LateTick, late_ticks);
 
-        let (events, malformed) = self.rings.life.as_ref().map_or((Vec::new(), 0), |ring| life::events(&ring.take()));
-        losses.add(Loss::Malformed, malformed);
-        for event in events.iter().filter(|event| event.what == Life::Exec) {
-            self.resolver.exec(event.process);
-        }
+        self.learn();
+        tick.names = std::mem::take(&mut self.names);
+        let events = std::mem::take(&mut self.events);
+        losses.add(Loss::Malformed, std::mem::take(&mut self.malformed));
         let leaders = self.take_threads(closed, &mut tick, &mut losses)?;
         tick.processes = self.processes.update(&leaders, &events);
-        self.processes.reconcile(tick.threads.iter().map(|thread| thread.key.tid), host::now_ns(ClockId::Boottime));
+        if self.options.pids.is_empty() {
+            self.processes.reconcile(tick.threads.iter().map(|thread| thread.key.tid), host::now_ns(ClockId::Boottime));
+        }
         losses.add(Loss::HiddenTasks, self.processes.take_hidden());
         self.take_disks(closed, &mut tick, &mut losses)?;
         for (loss, count) in self.machine.fill(&self.objects, closed.generation, &mut tick) {
@@ -338,9 +357,6 @@ impl Live {
         losses.add(Loss::Malformed, drained.map_err(failed("draining the stacks"))?);
         let drained = maps::drain(&maps.unrecorded, |key, val| weights.counted(key, val));
         losses.add(Loss::Malformed, drained.map_err(failed("draining what was not recorded"))?);
-
-        let frames = self.rings.frames.take();
-        losses.add(Loss::Malformed, self.stacks.learn(&frames, &mut self.resolver, &mut tick.names));
 
         let pids = std::mem::take(&mut self.options.pids);
         let wanted = |tgid: u32| pids.is_empty() || pids.contains(&tgid);
