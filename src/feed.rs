@@ -33,6 +33,7 @@ pub struct Feed {
     /// What is asked of it.
     requests: Sender<Request>,
     thread: JoinHandle<()>,
+    records: bool,
 }
 
 /// Makes a source; runs on the source's thread, for loading takes long.
@@ -43,17 +44,23 @@ impl Feed {
     pub fn start(open: Open, write: Option<PathBuf>) -> std::io::Result<Self> {
         let (tell, news) = bounded(WAITING);
         let (requests, requested) = bounded(REQUESTS);
+        let records = write.is_some();
         let thread = std::thread::Builder::new().name("source".into()).spawn(move || {
             let ended = run(open, write, &tell, &requested);
             // Nobody listens any more: then nobody needs to know.
             drop(tell.send(News::Ended(ended)));
         })?;
-        Ok(Feed { news, requests, thread })
+        Ok(Feed { news, requests, thread, records })
     }
 
     /// Asks something of the source. Requests are hints: one that finds no room is dropped.
     pub fn request(&self, request: Request) {
         drop(self.requests.try_send(request));
+    }
+
+    /// What it yields is also written to a file.
+    pub fn records(&self) -> bool {
+        self.records
     }
 
     /// Lets the source end and waits until it has, so that a capture gets its end mark. Yields what was still under way.

@@ -14,6 +14,8 @@ use ratatui::backend::CrosstermBackend;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
+use crate::terminal;
+
 /// Between these, a terminal that knows them shows nothing half done.
 const BEGIN: &[u8] = b"\x1b[?2026h";
 const END: &[u8] = b"\x1b[?2026l";
@@ -94,7 +96,7 @@ impl Screen {
 
 fn write_frames(mut output: impl Write, frames: &Receiver<Vec<u8>>, done: &Sender<io::Result<()>>) {
     for frame in frames {
-        let result = output.write_all(&frame).and_then(|()| output.flush());
+        let result = terminal::write_frame(&mut output, &frame);
         if done.send(result).is_err() {
             return;
         }

@@ -2,9 +2,11 @@
 //!
 //! Whatever happens (return, panic, signal, lost terminal), [`restore`] runs once and gives back what [`enter`] took.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::termios::{QueueSelector, tcflush};
@@ -16,6 +18,10 @@ const ENTER: &str = "\x1b[?1049h\x1b[2J\x1b[?25l\x1b[?1000h\x1b[?1002h\x1b[?1006
 const LEAVE: &str = "\x1b[?2026l\x1b[0m\x1b[?1006l\x1b[?1002l\x1b[?1000l\x1b[?25h\x1b[?1049l";
 
 static ENTERED: AtomicBool = AtomicBool::new(false);
+/// Held while a frame is written, so that none comes after the terminal was given back.
+static WRITING: Mutex<()> = Mutex::new(());
+/// How long the end waits for a frame under way; a terminal that was stopped would let it wait for ever.
+const LAST_FRAME: Duration = Duration::from_millis(500);
 
 /// Fails with one line if standard input and output are not a terminal.
 pub fn check() -> Result<(), String> {
@@ -61,11 +67,35 @@ pub fn restore() {
     if !ENTERED.swap(false, Ordering::SeqCst) {
         return;
     }
+    let _writing = last_frame();
     // Each step is tried whatever became of the one before: there is nobody left to tell.
     drop(write_within(LEAVE.as_bytes(), 1_000));
     // Mouse reports under way would otherwise be typed into the shell.
     let _ = tcflush(io::stdin(), QueueSelector::IFlush);
     drop(crossterm::terminal::disable_raw_mode());
+}
+
+/// Writes a frame, if the terminal is ours.
+pub fn write_frame(output: &mut impl Write, frame: &[u8]) -> io::Result<()> {
+    let _writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
+    if !is_ours() {
+        return Ok(());
+    }
+    output.write_all(frame)?;
+    output.flush()
+}
+
+/// Waits for the frame under way. (One that hangs, or that panicked, is not waited for.)
+fn last_frame() -> Option<MutexGuard<'static, ()>> {
+    let start = Instant::now();
+    loop {
+        match WRITING.try_lock() {
+            Ok(guard) => return Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) if start.elapsed() > LAST_FRAME => return None,
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
 }
 
 /// Writes to standard output, as long as it takes bytes within that time.

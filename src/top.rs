@@ -24,8 +24,6 @@ use crate::{Failure, export, terminal};
 const FRAME: Duration = Duration::from_millis(33);
 /// … and when keys do: a wheel yields hundreds of events a second.
 const KEY_FRAME: Duration = Duration::from_millis(8);
-/// How long we wait for a terminal that does not take its last frame.
-const LAST_FRAME: Duration = Duration::from_millis(300);
 
 /// Why the loop ended.
 enum End {
@@ -140,14 +138,12 @@ impl Top {
         }
     }
 
-    /// Lets the source end, so that a capture is whole. What it said at the end, if that was bad.
+    /// Lets the source end, if a capture needs its end mark (otherwise the kernel detaches it sooner than we could). What it
+    /// said at the end, if that was bad.
     fn leave(&mut self) -> Option<String> {
-        let written = self.screen.written().clone();
-        if self.screen.is_busy() {
-            drop(written.recv_timeout(LAST_FRAME));
-        }
         terminal::restore();
-        for news in self.feed.take().map(Feed::finish).unwrap_or_default() {
+        let recorder = self.feed.take().filter(Feed::records);
+        for news in recorder.map(Feed::finish).unwrap_or_default() {
             if let News::Said(error) | News::Ended(Err(error)) = news {
                 self.error = Some(error);
             }
@@ -318,10 +314,6 @@ impl Top {
 
     /// Stops as Ctrl-Z does, with the terminal given back meanwhile.
     fn suspend(&mut self) -> io::Result<()> {
-        if self.screen.is_busy() {
-            let result = self.screen.written().recv_timeout(LAST_FRAME);
-            result.ok().map_or(Ok(()), |result| self.screen.finished(result))?;
-        }
         terminal::restore();
         signal_hook::low_level::emulate_default_handler(SIGTSTP)?;
         self.resume()

@@ -292,11 +292,11 @@ fn json_live_and_recorded_at_once() {
     let replayed = run(dir.path(), &["top", "--json", "--count", "3", "--read", "x.sberf"]).stdout;
     assert_eq!(valid_ticks(&replayed), ticks);
     // Only the process that was asked for.
-    let pid = std::process::id().to_string();
-    let output = run(dir.path(), &["top", "--json", "--count", "2", "-d", "0.2", "-p", &pid]);
+    let pid = std::process::id();
+    let output = run(dir.path(), &["top", "--json", "--count", "2", "-d", "0.2", "-p", &pid.to_string()]);
     for tick in valid_ticks(&output.stdout) {
         let processes = tick["processes"].as_array().unwrap();
-        assert!(processes.iter().all(|process| process["pid"].to_string() == pid), "{processes:?}");
+        assert!(processes.iter().all(|process| process["pid"].as_u64() == Some(pid.into())), "{processes:?}");
     }
 }
 

@@ -217,6 +217,70 @@ fn no_color_means_none() {
 }
 
 #[test]
+fn a_terminal_that_takes_nothing_stalls_nobody() {
+    if let Err(why) = common::can_run_live() {
+        return println!("skipped: {why}");
+    }
+    let dir = common::demo();
+    let args = ["top", "-d", "0.1", "--write", "live.sberf"];
+    let mut terminal = Terminal::start_unread(&args, &[], dir.path(), (60, 250));
+    common::wait_until(|| common::read_capture(&dir.path().join("live.sberf")).0 >= 30);
+    terminal.signal(libc::SIGTERM);
+    assert!(terminal.end().signal().is_some());
+    assert_eq!(common::read_capture(&dir.path().join("live.sberf")).1, Ok(()));
+}
+
+/// The part of the screen that ticks change: not the footer, which says `pause` or what was pressed.
+fn body(terminal: &Terminal) -> String {
+    terminal.text().lines().skip(3).take(30).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn a_held_picture_holds() {
+    let dir = common::demo();
+    let mut terminal = Terminal::start(&["top", "--read", "demo.sberf"], &[], dir.path(), (40, 120));
+    terminal.wait_for("COMMAND");
+    terminal.press(b" ");
+    terminal.settle(Duration::from_millis(300));
+    let held = body(&terminal);
+    terminal.settle(Duration::from_millis(1500));
+    assert_eq!(body(&terminal), held);
+    terminal.press(b" ");
+    terminal.wait_until("moving again", |terminal| body(terminal) != held);
+    terminal.press(b"q");
+    assert!(terminal.end().success());
+}
+
+#[test]
+fn w_writes_what_is_shown_and_overwrites_nothing() {
+    let dir = common::demo();
+    let folded = || {
+        let names = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
+        let mut names: Vec<_> =
+            names.filter(|path| path.extension().is_some_and(|ending| ending == "folded")).collect();
+        names.sort();
+        names
+    };
+    let mut terminal = Terminal::start(&["top", "--read", "demo.sberf"], &[], dir.path(), (40, 120));
+    terminal.wait_for("COMMAND");
+    for count in 1..=2 {
+        terminal.press(b"w");
+        terminal.wait_until("another file", |_| folded().len() == count);
+        terminal.wait_for("wrote ");
+    }
+    terminal.press(b"\rw");
+    terminal.wait_until("a third", |_| folded().len() == 3);
+    for path in folded() {
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.lines().count() > 0, "{}", path.display());
+        let parses = |line: &str| line.rsplit_once(' ').is_some_and(|(_, weight)| weight.parse::<u64>().is_ok());
+        assert!(text.lines().all(parses), "{text}");
+    }
+    terminal.press(b"\x03");
+    assert!(terminal.end().success());
+}
+
+#[test]
 fn live() {
     if let Err(why) = common::can_run_live() {
         return println!("skipped: {why}");

@@ -42,6 +42,11 @@ impl Piece<'_> {
 
 /// Draws it: left what is observed and how, right how much of it is known.
 pub fn render(status: &Status, model: &Model, theme: &Theme, area: Rect, buf: &mut Buffer) {
+    if model.span().is_none() && model.session().cpus.is_empty() {
+        // The source has not said what machine this is: whatever stood here would be made up.
+        draw::put_spans(buf, from(area, area.x + 1), &[Span::styled("sberf", theme.header())]);
+        return;
+    }
     let left = vec![
         Piece { drop: 2, spans: vec![Span::styled("sberf", theme.header())] },
         Piece { drop: 3, spans: vec![Span::styled(model.session().hostname.clone(), theme.text())] },
