@@ -56,6 +56,7 @@ enum loss {		    /* index into the `losses` map */
 	LOSS_TORN,	    /* a thread's record kept changing while it was read */
 	LOSS_UNDERFLOW,	    /* an interval came out negative */
 	LOSS_NO_STORAGE,    /* no memory for a thread's storage */
+	LOSS_UNSEEN,	    /* a switch or wakeup that no hook told of, found by the thread's next one */
 	LOSS_KINDS,
 };
 

@@ -437,6 +437,21 @@ static __noinline int bury(struct thread *t, struct flip *f)
 	return 0;
 }
 
+/*
+ * Between the last event of this thread and now there was one that no hook told of: a kernel may exempt a task from tracing,
+ * and then all that happens while that task is current is hidden. Time stays where it was; that a wait ended is known.
+ */
+static __always_inline void unseen(struct thread *t, struct acc *acc)
+{
+	__u64 slot = t->slot;
+
+	BOUND(slot, PLACE_SLOTS - 1);
+	if (is_blocked(t->state) && t->off_since)
+		acc->place[slot].count++;
+	if (t->born != t->gen) /* not while we adopt it */
+		lose(LOSS_UNSEEN, 1);
+}
+
 static __always_inline void leave_cpu(void *ctx, struct task_struct *task, struct flip *f, __u64 now, bool preempt)
 {
 	struct thread *t = thread_of(task, f, now, ST_ON_CPU);
@@ -448,7 +463,9 @@ static __always_inline void leave_cpu(void *ctx, struct task_struct *task, struc
 		return;
 	acc = half(t, t->gen);
 	charge(t, acc, now);
-	if (t->state == ST_ON_CPU && now >= t->state_since)
+	if (t->state != ST_ON_CPU)
+		unseen(t, acc);
+	else if (now >= t->state_since)
 		hist_add(acc, task, t->gen, HIST_SLICE, now - t->state_since);
 	t->state_since = now;
 	if (state & TASK_DEAD) {
@@ -500,6 +517,7 @@ static __always_inline void take_cpu(struct task_struct *task, struct flip *f, s
 	} else {
 		/* Its wakeup was not seen: the time since is not known to be either, so it stays where it was. */
 		charge(t, acc, now);
+		unseen(t, acc);
 	}
 	if (t->off_since) {
 		if (now >= t->off_since)

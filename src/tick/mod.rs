@@ -317,7 +317,7 @@ pub struct ThreadTick {
     pub major_faults: u64,
     /// Waits for a CPU that ended in the interval.
     pub runq: Hist,
-    /// Waits from leaving the CPU to being woken that ended in the interval.
+    /// Waits that ended in the interval, from leaving the CPU to block until having one again: blocked, then runnable.
     pub off_cpu: Hist,
     /// Stays on a CPU that ended in the interval.
     pub slice: Hist,
@@ -592,6 +592,9 @@ pub enum Loss {
     LateTick,
     /// Names or ticks that the model let go to stay within its bound.
     Evicted,
+    /// Switches and wakeups that the kernel told nobody of (it may exempt a task from tracing, and with it what happens while
+    /// that task is current). Their time stays in the state before; the wait is missing in the histograms.
+    Unseen,
 }
 
 impl Loss {
@@ -612,6 +615,7 @@ impl Loss {
             Loss::NoStorage => "threads without storage",
             Loss::LateTick => "late ticks",
             Loss::Evicted => "evicted from memory",
+            Loss::Unseen => "switches hidden from tracing",
         }
     }
 }

@@ -438,6 +438,7 @@ impl Live {
         losses.add(Loss::Malformed, harvest.malformed);
         tick.disks = harvest.disks;
         tick.io = harvest.io;
+        tick.io.retain(|io| self.wants(io.process.tgid));
         tick.slow_requests = harvest.slow;
         Ok(())
     }
@@ -477,7 +478,7 @@ fn wall_ns() -> u64 {
 }
 
 /// Causes in the order of `enum loss` in `src/bpf/sberf.h`.
-const KERNEL_LOSSES: [Loss; 10] = [
+const KERNEL_LOSSES: [Loss; 11] = [
     Loss::StackMapFull,
     Loss::FrameRingFull,
     Loss::HistMapFull,
@@ -488,6 +489,7 @@ const KERNEL_LOSSES: [Loss; 10] = [
     Loss::Torn,
     Loss::Underflow,
     Loss::NoStorage,
+    Loss::Unseen,
 ];
 
 /// Losses of one tick.

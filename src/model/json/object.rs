@@ -469,5 +469,6 @@ fn loss_key(loss: Loss) -> &'static str {
         Loss::NoStorage => "no_storage",
         Loss::LateTick => "late_tick",
         Loss::Evicted => "evicted",
+        Loss::Unseen => "unseen_switches",
     }
 }
