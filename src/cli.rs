@@ -52,6 +52,9 @@ pub enum Command {
     },
 }
 
+/// Blocked stacks walked per second and CPU when nothing is said.
+pub const WALKS_PER_S: u32 = 1000;
+
 /// How a live machine is observed.
 #[derive(Args, Debug)]
 pub struct Observe {
@@ -68,6 +71,13 @@ pub struct Observe {
     /// interrupts off; the status line says which.
     #[arg(short = 'F', long = "rate", value_name = "HZ", default_value_t = 99, value_parser = clap::value_parser!(u32).range(1..=4999))]
     pub rate_hz: u32,
+
+    /// Blocked stacks that may be walked, per second and CPU; 0: none
+    ///
+    /// A thread that blocks where it blocked before needs no walk. Waits for whose stack the budget had no room are
+    /// charged to [stack not taken]; totals are exact either way.
+    #[arg(long, value_name = "PER_S", default_value_t = WALKS_PER_S, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
+    pub walks: u32,
 
     /// Length of a tick, in seconds, 0.1 to 60
     ///

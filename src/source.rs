@@ -24,6 +24,7 @@ pub fn live(observe: &Observe) -> Result<Open, Failure> {
         rate_hz: observe.rate_hz,
         interval: observe.interval,
         pids: observe.pids.clone(),
+        walks_per_s: observe.walks,
         command: std::env::args().collect::<Vec<_>>().join(" "),
         ..LiveOptions::default()
     };

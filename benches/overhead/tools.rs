@@ -12,9 +12,6 @@ use crate::screen::Terminal;
 /// From start until a tool has attached whatever it attaches.
 const ATTACH: Duration = Duration::from_millis(1500);
 
-/// Leaves stacks out: what the totals alone cost.
-const NO_STACKS: &str = "--no-stacks";
-
 /// One way of watching the machine.
 #[derive(Clone, Debug)]
 pub struct Tool {
@@ -58,25 +55,17 @@ fn sberf(arguments: &str) -> String {
     format!("{} {arguments}", env!("CARGO_BIN_EXE_sberf"))
 }
 
-/// What watches while work is timed; the first is nothing.
+/// What watches while work is timed; the first is nothing. Without blocked stacks sberf keeps the totals that `runqlat`
+/// keeps a part of; with them it also does what `offcputime` does.
 pub fn watchers() -> Vec<Tool> {
-    let mut tools = vec![Tool::new("nothing", "", false)];
-    if sberf_takes(NO_STACKS) {
-        tools.push(Tool::new("sberf top, totals only", &sberf(&format!("top {NO_STACKS}")), true));
-    }
-    tools.extend([
+    installed(vec![
+        Tool::new("nothing", "", false),
+        Tool::new("sberf top --walks 0", &sberf("top --walks 0"), true),
         Tool::new("sberf top", &sberf("top"), true),
         Tool::new("runqlat", "runqlat 1 600", false),
         Tool::new("offcputime", "offcputime 600", false),
         Tool::new("perf record -F 99 -a -g", "perf record -q -F 99 -a -g -o /dev/null", false),
-    ]);
-    installed(tools)
-}
-
-/// `sberf top` knows this switch.
-fn sberf_takes(switch: &str) -> bool {
-    let help = Command::new(env!("CARGO_BIN_EXE_sberf")).args(["top", "--help"]).output();
-    help.is_ok_and(|help| String::from_utf8_lossy(&help.stdout).contains(switch))
+    ])
 }
 
 /// What has BPF programs whose cost the kernel can tell.
