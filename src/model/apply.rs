@@ -135,7 +135,11 @@ impl Model {
 
     /// Where a thread is, with its process made sure of.
     fn thread_slot(&mut self, tick: &ThreadTick) -> Slot {
-        if let Some(slot) = self.threads.find(tick.key) {
+        // Threads come in the same order tick after tick: look there before asking the index.
+        let next = self.last_thread.wrapping_add(1);
+        let here = self.threads.at(next).is_some_and(|entry| entry.thread.key == tick.key);
+        if let Some(slot) = if here { Some(next) } else { self.threads.find(tick.key) } {
+            self.last_thread = slot;
             match self.threads.at(slot) {
                 Some(entry) if entry.thread.process == tick.process => return slot,
                 _ => self.remove_thread(tick.key),

@@ -208,16 +208,19 @@ impl History {
 
 /// One tick in which an entity did something, or a run of ticks in which it only slept.
 struct Record {
-    first: u64,
-    last: u64,
-    /// Start of the first tick: the ticks of a run may have left the ring.
-    start_ns: u64,
-    sums: Box<[u8]>,
+    first: u32,
+    last: u32,
+    /// The sums; of a run, before them, the start of its first tick: that tick may have left the ring.
+    packed: Box<[u8]>,
 }
 
 impl Record {
+    fn range(&self) -> TickRange {
+        TickRange { first: self.first.into(), last: self.last.into() }
+    }
+
     fn bytes(&self) -> usize {
-        size_of::<Self>() + self.sums.len()
+        size_of::<Self>() + self.packed.len()
     }
 }
 
@@ -259,8 +262,11 @@ impl Track {
 
     fn record(&mut self, (first, last, start_ns): (u64, u64, u64), sums: (&Totals, &IoTotals, Samples)) -> usize {
         let mut packed = Vec::with_capacity(128);
+        if first < last {
+            put(&mut packed, start_ns);
+        }
         put_sums(&mut packed, sums.0, sums.1, sums.2);
-        let record = Record { first, last, start_ns, sums: packed.into() };
+        let record = Record { first: number(first), last: number(last), packed: packed.into() };
         let bytes = record.bytes();
         self.records.push_back(record);
         bytes
@@ -279,9 +285,13 @@ impl Track {
     /// who only sleeps does so evenly.
     pub fn sum(&self, range: TickRange, all: &StateNs, history: &History) -> Sums {
         let mut sums = Sums::default();
-        for record in self.records.iter().filter(|record| record.last >= range.first && record.first <= range.last) {
-            let mut packed = take_sums(&mut &*record.sums);
-            let run = (record.first, record.last, record.start_ns);
+        let touches = |record: &&Record| !record.range().intersect(range).is_empty();
+        for record in self.records.iter().filter(touches) {
+            let TickRange { first, last } = record.range();
+            let bytes = &mut &*record.packed;
+            let start_ns = if first < last { take(bytes) } else { 0 };
+            let mut packed = take_sums(bytes);
+            let run = (first, last, start_ns);
             share(&mut packed.totals.ns, run, range, history);
             sums.totals.add(&packed.totals);
             sums.io.add(&packed.io);
@@ -296,7 +306,7 @@ impl Track {
     /// Lets go what is older than a tick. Returns the memory it gave back.
     pub fn evict(&mut self, oldest: u64) -> usize {
         let mut freed = 0;
-        while self.records.front().is_some_and(|record| record.last < oldest) {
+        while self.records.front().is_some_and(|record| u64::from(record.last) < oldest) {
             freed += self.records.pop_front().map_or(0, |record| record.bytes());
         }
         freed
@@ -306,6 +316,11 @@ impl Track {
     pub fn bytes(&self) -> usize {
         self.records.iter().map(Record::bytes).sum()
     }
+}
+
+/// Four thousand million ticks are more than a century of seconds.
+fn number(tick: u64) -> u32 {
+    u32::try_from(tick).unwrap_or(u32::MAX)
 }
 
 /// Scales the time of a run of ticks (first, last, start of the first) to the part of it that lies in `range`.

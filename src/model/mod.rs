@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod apply;
+mod dense;
 mod entity;
 pub mod folded;
 mod group;
@@ -37,7 +38,7 @@ use self::history::{History, Track};
 use self::latency::Devices;
 use self::names::Labels;
 use self::pack::Sums;
-use self::table::Table;
+use self::table::{Slot, Table};
 use crate::tick::{
     Cost, CpuTick, DiskTick, Event, Host, Loss, NodeTick, ProcessKey, Session, SlowRequest, Span, ThreadKey,
 };
@@ -75,6 +76,7 @@ pub struct Model {
     labels: Labels,
     processes: Table<ProcessKey, ProcessEntry>,
     threads: Table<ThreadKey, ThreadEntry>,
+    last_thread: Slot,
     groups: Groups,
     next_serial: u32,
     machine: Totals,
@@ -110,6 +112,7 @@ impl Model {
             labels: Labels::default(),
             processes: Table::default(),
             threads: Table::default(),
+            last_thread: 0,
             groups: Groups::default(),
             next_serial: 0,
             machine: Totals::default(),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
+use super::dense::Dense;
 use crate::tick::{Frame, FrameId, FrameKind, Module, ModuleId, ModuleKind, Names, Stack, StackEnd, StackId, Symbol};
 
 /// The names known so far, by id, as the source gave them.
@@ -89,7 +90,7 @@ pub(super) struct FrameLabels {
 pub(super) struct Labels {
     list: Vec<Label>,
     index: FxHashMap<(Box<str>, Arc<str>, FrameKind), LabelId>,
-    frames: FxHashMap<FrameId, FrameLabels>,
+    frames: Dense<FrameLabels>,
 }
 
 impl Labels {
@@ -100,7 +101,7 @@ impl Labels {
 
     /// What a frame is called; `None` for a frame that never arrived.
     pub fn of(&self, frame: FrameId) -> Option<&FrameLabels> {
-        self.frames.get(&frame)
+        self.frames.get(frame.0)
     }
 
     /// Names a frame anew.
@@ -122,7 +123,7 @@ impl Labels {
             _ if module.kind == ModuleKind::Note => functions.push(of_module),
             _ => {}
         }
-        self.frames.insert(id, FrameLabels { functions, module: of_module, kernel: frame.kind == FrameKind::Kernel });
+        self.frames.insert(id.0, FrameLabels { functions, module: of_module, kernel: frame.kind == FrameKind::Kernel });
     }
 
     /// A function (or, with an empty path in the key, a module) is the same if name, module and kind are.

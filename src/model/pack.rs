@@ -124,11 +124,10 @@ fn take_states(bytes: &mut &[u8]) -> StateNs {
 }
 
 fn put_hist(out: &mut Vec<u8>, hist: &Hist) {
-    let mut counts = hist.counts.clone();
-    counts.sort_unstable();
-    put(out, counts.len() as u64);
+    // What the model adds up rises.
+    put(out, hist.counts.len() as u64);
     let mut before = 0;
-    for (bucket, count) in counts {
+    for &(bucket, count) in &hist.counts {
         put(out, (bucket - before).into());
         put(out, count);
         before = bucket;

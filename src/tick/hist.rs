@@ -41,7 +41,8 @@ pub const fn bucket_mid(bucket: u16) -> u64 {
     low + bucket_high(bucket).saturating_sub(low) / 2
 }
 
-/// Counts by bucket, only those that are not zero, in no order and each bucket at most once.
+/// Counts by bucket, only those that are not zero, each bucket at most once. In no order where they come from outside;
+/// rising where they were added here.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hist {
     /// (bucket, count).
@@ -80,16 +81,19 @@ impl Hist {
     /// Adds `count` to one bucket; `max` and `sum` stay. A bucket that does not exist (a damaged file) counts as the last.
     pub fn add(&mut self, bucket: u16, count: u64) {
         let bucket = bucket.min(BUCKETS as u16 - 1);
-        match self.counts.iter_mut().find(|(at, _)| *at == bucket) {
-            Some((_, have)) => *have = have.saturating_add(count),
-            None => self.counts.push((bucket, count)),
+        match self.counts.binary_search_by_key(&bucket, |&(at, _)| at) {
+            Ok(at) => self.counts[at].1 = self.counts[at].1.saturating_add(count),
+            Err(at) => self.counts.insert(at, (bucket, count)),
         }
     }
 
     /// Adds another histogram.
     pub fn merge(&mut self, other: &Hist) {
-        for &(bucket, count) in &other.counts {
-            self.add(bucket, count);
+        let rises = other.counts.is_sorted_by(|a, b| a.0 < b.0);
+        if self.counts.is_empty() && rises && other.counts.last().is_none_or(|&(last, _)| usize::from(last) < BUCKETS) {
+            self.counts.extend_from_slice(&other.counts);
+        } else {
+            other.counts.iter().for_each(|&(bucket, count)| self.add(bucket, count));
         }
         self.max = self.max.max(other.max);
         self.sum = self.sum.saturating_add(other.sum);
