@@ -227,7 +227,9 @@ fn about(process: &Process, model: &Model) -> String {
         let age = span.end_ns.saturating_add(model.session().boot_offset_ns).saturating_sub(process.key.start_ns);
         parts.push(format!("up {}", format::age(age)));
     }
-    parts.extend(process.facts.cgroup.as_deref().map(|path| format::clean(path).into_owned()));
+    parts.extend(
+        process.facts.cgroup.as_deref().filter(|path| *path != "/").map(|path| format::clean(path).into_owned()),
+    );
     parts.extend(nodes(&process.all.node_ns, model.session()));
     parts.join("  ")
 }

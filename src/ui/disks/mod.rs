@@ -21,6 +21,8 @@ use crate::tick::{Hist, ProcessKey, SlowRequest, State};
 
 /// Rows of who asked.
 const ASKERS: usize = 6;
+/// Ticks that the heat map remembers.
+const SLICES: usize = 300;
 /// The narrowest screen on which two things stand side by side.
 const TWO_COLUMNS: u16 = 100;
 
@@ -135,7 +137,8 @@ impl DisksPane {
         let Some(dev) = self.dev else { return };
         self.queued = model.latency_hist(Latency::DiskQueued(dev, None), Scope::Machine, self.window);
         self.device = model.latency_hist(Latency::DiskDevice(dev, None), Scope::Machine, self.window);
-        self.slices = model.history().iter().map(|tick| slice(tick, dev)).collect();
+        let history = model.history();
+        self.slices = history.iter().skip(history.len().saturating_sub(SLICES)).map(|tick| slice(tick, dev)).collect();
         let hists = [&self.queued, &self.device].into_iter().chain(self.slices.iter().map(|slice| &slice.hist));
         let range = Range::of(hists.flat_map(|hist| hist.counts.iter().map(|&(at, _)| at)));
         self.range = self.range.map(|known| known.with(range)).or(range);

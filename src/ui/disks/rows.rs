@@ -63,7 +63,7 @@ fn seconds(model: &Model) -> f64 {
 }
 
 /// Head of [`asker_line`].
-pub const ASKERS_HEAD: &str = "  who asked, all disks:   r/s    w/s   read/s  write/s     p99";
+pub const ASKERS_HEAD: &str = "  who asked (any disk)    r/s   w/s  read/s write/s    p99";
 
 /// Processes that asked for most requests in the newest tick, `most` at most, the greatest rate of bytes first.
 pub fn askers(model: &Model, most: usize) -> Vec<ProcessKey> {
@@ -80,14 +80,14 @@ pub fn asker_line(process: &Process, model: &Model) -> String {
     let rate = |op: DiskOp| format::rate(io.requests[op as usize] as f64 / seconds(model));
     let bytes = |op: DiskOp| format::bytes((io.bytes[op as usize] as f64 / seconds(model)) as u64);
     let p99 = io.latency.quantile(0.99).map_or_else(|| format::NONE.to_owned(), format::duration);
-    let who = format::left(&format!("{} {}", process.key.tgid, process.facts.comm), 20);
+    let who = format::left(&format!("{} {}", process.key.tgid, process.facts.comm), 18);
     let (reads, writes) = (rate(DiskOp::Read), rate(DiskOp::Write));
     let (read, written) = (bytes(DiskOp::Read), bytes(DiskOp::Write));
-    format!("  {who} {reads:>6} {writes:>6} {read:>8} {written:>8} {p99:>7}")
+    format!("  {who} {reads:>8} {writes:>5} {read:>7} {written:>7} {p99:>6}")
 }
 
 /// Head of [`slow_line`].
-pub const SLOW_HEAD: &str = "  slowest     ago op      bytes   queued   device  who              sector";
+pub const SLOW_HEAD: &str = "  slowest   ago op      bytes queued device  who              sector";
 
 /// `190ms  12s write 4.1k …`: when, what, how long where, who.
 pub fn slow_line(request: &SlowRequest, model: &Model) -> String {
@@ -97,7 +97,7 @@ pub fn slow_line(request: &SlowRequest, model: &Model) -> String {
     let (queued, device) = (format::duration(request.queued_ns), format::duration(request.device_ns));
     let who = format::left(&format!("{} {}", request.process.tgid, request.comm), 16);
     let (op, bytes, sector) = (request.op.name(), format::bytes(request.bytes), request.sector);
-    format!("  {total:>7} {ago:>7} {op:<7} {bytes:>5} {queued:>8} {device:>8}  {who} {sector}")
+    format!("  {total:>7} {ago:>5} {op:<7} {bytes:>5} {queued:>6} {device:>6}  {who} {sector}")
 }
 
 #[cfg(test)]

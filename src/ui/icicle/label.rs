@@ -28,6 +28,9 @@ pub fn word(kind: FrameKind) -> &'static str {
 /// cut. The mark of the kind stays if at least three cells of the name do.
 pub fn frame(name: &str, kind: FrameKind, width: usize) -> String {
     let mark = suffix(kind);
+    if width < 3 && format::width(&format::clean(name)) > width {
+        return String::new();
+    }
     if width < mark.len() + 3 {
         return format::fit(name, width);
     }
@@ -90,6 +93,7 @@ mod tests {
         assert_eq!(at(12), "Vec::push");
         assert_eq!(at(4), "push");
         assert_eq!(at(3), "pu…");
+        assert_eq!(at(2), "", "one letter says nothing");
         assert_eq!(at(0), "");
     }
 

@@ -5,26 +5,53 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
 use super::{Icicle, draw, parts};
-use crate::model::{Model, TreeLens};
+use crate::model::{Model, TreeLens, TreeNode};
 use crate::tick::ProcessKey;
-use crate::ui::{Action, Answer, Command, Context, Outcome, Pane, Query, Theme, Wants, format};
+use crate::ui::{Action, Answer, Choices, Command, Context, Outcome, Pane, Query, Theme, Wants, format};
 
 /// Rows that one turn of the wheel scrolls.
 const WHEEL_ROWS: isize = 3;
 
+/// Frames of a fold that are offered at once.
+const OFFERED: usize = 500;
+
 /// An icicle of a process, or of the whole machine.
 pub struct IciclePane {
     icicle: Icicle,
+    /// Frames of a fold that were offered to choose from.
+    offered: Vec<u64>,
 }
 
 impl IciclePane {
     /// Of a process, or with `None` of all.
     pub fn new(process: Option<ProcessKey>) -> Self {
-        IciclePane { icicle: Icicle::new(process) }
+        IciclePane { icicle: Icicle::new(process), offered: Vec::new() }
     }
 
     fn search_text(&self) -> String {
         self.icicle.search().map(|(pattern, _)| pattern.text().to_owned()).unwrap_or_default()
+    }
+
+    /// Zooms into a frame; of a fold, lets one of its frames be chosen.
+    fn enter(&mut self) -> Outcome {
+        let folded = self.icicle.folded();
+        if folded.is_empty() {
+            self.icicle.command(Command::Enter);
+            return Outcome::Done;
+        }
+        let nodes = &self.icicle.tree().nodes;
+        let shown = || folded.iter().take(OFFERED).filter_map(|&at| nodes.get(at as usize));
+        let item = |node: &TreeNode| {
+            let share = format::percent(self.icicle.share(node.total_weight));
+            format!("{share:>5} %  {}", format::fit(&node.name, 60))
+        };
+        let title = match folded.len() {
+            count @ 0..=OFFERED => format!("{count} small frames: zoom into"),
+            count => format!("{} small frames, the {OFFERED} largest: zoom into", format::grouped(count as u64)),
+        };
+        let choices = Choices { command: Command::Enter, title, items: shown().map(item).collect(), at: 0 };
+        self.offered = shown().map(|node| node.id).collect();
+        Outcome::Pick(choices)
     }
 
     fn export(&self, model: &Model) -> Outcome {
@@ -62,6 +89,7 @@ impl Pane for IciclePane {
         match command {
             Command::Search => return Outcome::Ask(Query::Search, self.search_text()),
             Command::Export => return self.export(model),
+            Command::Enter => return self.enter(),
             Command::Back if self.icicle.is_zoomed() => {
                 self.icicle.command(Command::Unzoom);
             }
@@ -88,13 +116,22 @@ impl Pane for IciclePane {
         Answer { note, bad: false }
     }
 
+    fn picked(&mut self, _command: Command, index: usize, _model: &Model) {
+        let chosen = self.offered.get(index).and_then(|&id| self.icicle.tree().find(id));
+        if let Some(node) = chosen {
+            self.icicle.zoom_into(node);
+        }
+    }
+
     fn mouse(&mut self, mouse: MouseEvent, area: Rect, _model: &Model) -> Outcome {
         let (_, rows, _) = parts(area);
         match mouse.kind {
             MouseEventKind::ScrollUp => self.icicle.scroll_by(-WHEEL_ROWS),
             MouseEventKind::ScrollDown => self.icicle.scroll_by(WHEEL_ROWS),
             MouseEventKind::Down(MouseButton::Left) if rows.contains((mouse.column, mouse.row).into()) => {
-                self.icicle.click(mouse.row - rows.y, mouse.column - rows.x);
+                if self.icicle.click(mouse.row - rows.y, mouse.column - rows.x) {
+                    return self.enter();
+                }
             }
             MouseEventKind::Down(MouseButton::Right) => {
                 self.icicle.command(Command::Unzoom);

@@ -57,7 +57,8 @@ fn frames(icicle: &Icicle, theme: &Theme, area: Rect, buf: &mut Buffer) {
             &fresh
         }
     };
-    let painter = Painter { icicle, theme, layout: cells, area };
+    let cursor = icicle.place().map(|(row, at)| (row, icicle.layout().rows[row][at]));
+    let painter = Painter { icicle, theme, layout: cells, area, cursor };
     for (y, row) in (icicle.scroll()..cells.rows.len()).take(area.height.into()).enumerate() {
         painter.row(row, area.y + y as u16, buf);
     }
@@ -70,6 +71,8 @@ struct Painter<'a> {
     theme: &'a Theme,
     layout: &'a Layout,
     area: Rect,
+    /// Row and cell under the cursor, if they are drawn.
+    cursor: Option<(usize, Cell)>,
 }
 
 /// Columns of the screen that a cell fills wholly.
@@ -153,7 +156,7 @@ impl Painter<'_> {
     }
 
     fn is_cursor(&self, row: usize, cell: &Cell) -> bool {
-        self.icicle.place().is_some_and(|(at, index)| at == row && self.icicle.layout().rows[at][index] == *cell)
+        self.cursor.is_some_and(|(at, under)| at == row && under.what == cell.what)
     }
 
     /// A block with edges on eighths. `joined`: the look of the frame that ends where this one begins.
@@ -244,12 +247,12 @@ impl Painter<'_> {
     fn new_state(&self, node: &TreeNode) -> Option<&'static str> {
         let state = node.state.filter(|_| self.icicle.query().lens != TreeLens::OnCpu)?;
         let above = self.icicle.tree().nodes.get(node.parent as usize)?.state;
-        (above != Some(state) && *node.name != *state.name()).then(|| state.name())
+        (above != Some(state) && node.name.trim_matches(['[', ']']) != state.name()).then(|| state.name())
     }
 
     /// A frame that vanished under the cursor keeps its place until the cursor leaves it.
     fn gone(&self, buf: &mut Buffer) {
-        if self.icicle.place().is_some() {
+        if self.cursor.is_some() {
             return;
         }
         let Some((row, cell)) = self.icicle.cursor_cell() else { return };

@@ -358,20 +358,40 @@ impl Icicle {
         self.scroll = self.scroll.saturating_add_signed(rows).min(self.last_scroll());
     }
 
-    /// A press at a character of the drawn rows: selects what is there, and zooms into what is selected already.
-    pub fn click(&mut self, row: u16, column: u16) {
-        let Some(&cell) = self.layout.at(self.scroll + usize::from(row), column) else { return };
+    /// A press at a character of the drawn rows: selects what is there. `true` if it was selected already.
+    pub fn click(&mut self, row: u16, column: u16) -> bool {
+        let Some(&cell) = self.layout.at(self.scroll + usize::from(row), column) else { return false };
         let small = matches!(cell.what, What::Small { .. });
-        if self.cursor == Spot::of(&self.tree, cell.node(), small) {
-            self.zoom_in();
-        } else {
+        let again = self.cursor == Spot::of(&self.tree, cell.node(), small);
+        if !again {
             self.select(cell);
+        }
+        again
+    }
+
+    /// The frames in the fold under the cursor, heaviest first; empty if there is no fold under it.
+    pub fn folded(&self) -> Vec<u32> {
+        let parent = self.cursor.find(&self.tree).here().filter(|_| self.cursor.small);
+        let Some(node) = parent.and_then(|parent| self.tree.nodes.get(parent as usize)) else { return Vec::new() };
+        let weight = |at: &u32| self.tree.nodes.get(*at as usize).map_or(0, |node| node.total_weight);
+        let is_small = |at: &u32| weight(at) > 0 && !self.layout.shows(weight(at));
+        let mut small: Vec<u32> = node.children.iter().copied().filter(is_small).collect();
+        small.sort_by_key(|at| std::cmp::Reverse(weight(at)));
+        small
+    }
+
+    /// Zooms into the frame under the cursor; the root is no zoom. A fold is none either: see [`Icicle::folded`].
+    fn zoom_in(&mut self) {
+        if self.cursor.small {
+            return;
+        }
+        if let Some(node) = self.cursor.find(&self.tree).here() {
+            self.zoom_into(node);
         }
     }
 
-    /// Zooms into the frame under the cursor; of a fold, into the frame it belongs to. The root is no zoom.
-    fn zoom_in(&mut self) {
-        let Some(node) = self.cursor.find(&self.tree).here() else { return };
+    /// Zooms into a frame.
+    pub fn zoom_into(&mut self, node: u32) {
         if node == self.zoomed() && !self.zoom_is_gone() {
             return;
         }
