@@ -88,6 +88,7 @@ impl Help {
     }
 }
 
+/// What is off, and what was lost.
 fn lens_lines<'a>(model: &'a Model, theme: &Theme) -> Vec<Vec<Span<'a>>> {
     let off = model.session().lenses.iter().filter_map(|lens| Some((lens.name.as_str(), lens.off.as_deref()?)));
     let mut lines: Vec<_> = off
@@ -101,6 +102,13 @@ fn lens_lines<'a>(model: &'a Model, theme: &Theme) -> Vec<Vec<Span<'a>>> {
         .collect();
     if lines.is_empty() {
         lines.push(vec![Span::styled("Every lens works here.", theme.dim())]);
+    }
+    for &(loss, count) in model.losses() {
+        lines.push(vec![
+            Span::styled("lost ", theme.alert()),
+            Span::styled(format::left(&format::count(count), 8), theme.header()),
+            Span::styled(loss.name(), theme.text()),
+        ]);
     }
     lines.push(Vec::new());
     lines

@@ -56,6 +56,8 @@ pub enum Command {
     KernelThreads,
     /// Shows idle waiting, or leaves it blank.
     Idle,
+    /// The icicle of all processes.
+    Stacks,
     /// Next lens: on-CPU, blocked, all.
     Lens,
     /// One step out of a zoom.
@@ -221,7 +223,15 @@ pub static BINDINGS: &[Binding] = &[
     bind(In::Processes, &[Char('i')], Command::Idle, "draw idle waits, or leave them blank", Some("idle")),
     bind(In::Processes, &[Char('%')], Command::PercentBasis, "percent of one CPU, or of the machine", None),
     bind(In::Processes, &[Char('p')], Command::LongCommand, "whole command lines, or names", None),
-    bind(In::Processes, &[Char('w')], Command::Export, "write on-CPU stacks of all as a folded file", Some("folded")),
+    bind(In::Processes, &[Char('f')], Command::Stacks, "icicle of all processes, on the whole screen", Some("icicle")),
+    bind(In::Processes, &[Char('o')], Command::Lens, "lens of the icicle below: on-CPU, blocked, all", None),
+    bind(
+        In::Processes,
+        &[Char('w')],
+        Command::Export,
+        "write stacks of all processes as a folded file",
+        Some("folded"),
+    ),
     bind(In::Icicle, &[Code(KeyCode::Enter)], Command::Enter, "zoom into the frame", Some("zoom")),
     bind(In::Icicle, &[Code(KeyCode::Backspace)], Command::Unzoom, "zoom out", Some("out")),
     bind(In::Icicle, &[Char('o')], Command::Lens, "next lens: on-CPU, blocked, all", Some("lens")),

@@ -106,6 +106,8 @@ pub enum Outcome {
 /// What can be looked into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
+    /// Stacks of all processes.
+    Stacks,
     /// A process: icicle, threads, latency, info.
     Process(ProcessKey),
     /// Latency histograms of a CPU, or of the machine.

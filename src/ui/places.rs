@@ -2,6 +2,7 @@
 
 use super::cpus::CpusPane;
 use super::disks::DisksPane;
+use super::icicle::IciclePane;
 use super::latency::LatencyPane;
 use super::numa::NumaPane;
 use super::process::ProcessPane;
@@ -34,6 +35,7 @@ pub fn all() -> Vec<Place> {
 /// The pane that shows a target; `None` if the model knows nothing of it any more.
 pub fn open(target: Target, model: &Model) -> Option<Box<dyn Pane>> {
     match target {
+        Target::Stacks => Some(Box::new(IciclePane::new(None))),
         Target::Process(key) => Some(Box::new(ProcessPane::open(key, model)?)),
         Target::Latency(scope) => Some(Box::new(LatencyPane::new(scope))),
         Target::Disk(dev) => Some(Box::new(LatencyPane::of_disk(dev, model))),

@@ -1,20 +1,17 @@
 //! Below the table, on tall screens: run-queue latency of all threads over time, and what runs on the CPUs, by stack.
 
-use std::time::Duration;
-
+use crossterm::event::MouseEvent;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
-use crate::model::{Model, Window};
+use crate::model::Model;
 use crate::tick::Hist;
 use crate::ui::heat::{self, Grid, Range};
-use crate::ui::icicle::{self, Icicle};
-use crate::ui::{Theme, draw, format};
+use crate::ui::icicle::IciclePane;
+use crate::ui::{Command, Outcome, Pane, Theme, draw, format};
 
 /// Rows of the table that come before any of this.
 const TABLE_FIRST: u16 = 24;
-/// Most of what stacks are taken of.
-const PAST: Duration = Duration::from_secs(10);
 /// Cells of the axis.
 const AXIS: u16 = 7;
 
@@ -29,13 +26,13 @@ pub fn height(pane: u16) -> u16 {
 /// What it remembers from tick to tick.
 pub struct Lower {
     range: Option<Range>,
-    icicle: Icicle,
-    size: (u16, u16),
+    icicle: IciclePane,
+    shown: bool,
 }
 
 impl Default for Lower {
     fn default() -> Self {
-        Lower { range: None, icicle: Icicle::new(None), size: (0, 0) }
+        Lower { range: None, icicle: IciclePane::new(None), shown: false }
     }
 }
 
@@ -47,9 +44,21 @@ fn halves(area: Rect) -> (Rect, Rect) {
 }
 
 impl Lower {
-    /// How much of the past its stacks are of.
-    pub fn window(&self) -> Window {
-        Window::Last(PAST)
+    /// A command of its icicle.
+    pub fn command(&mut self, command: Command, model: &Model) -> Outcome {
+        if command == Command::Lens && !self.shown {
+            return Outcome::Say("the icicle below the table needs a taller screen; f opens it alone".into());
+        }
+        self.icicle.command(command, model)
+    }
+
+    /// A click or the wheel on its icicle.
+    pub fn mouse(&mut self, mouse: MouseEvent, area: Rect, model: &Model) -> Outcome {
+        let icicle = halves(below_rule(area)).1;
+        match icicle.contains((mouse.column, mouse.row).into()) {
+            true => self.icicle.mouse(mouse, icicle, model),
+            false => Outcome::Ignored,
+        }
     }
 
     /// New data: the axis grows if it has to, and the tree is made anew if it shows.
@@ -61,26 +70,20 @@ impl Lower {
                 None => Range::of(model.history().iter().flat_map(|tick| tick.runq.counts.iter().map(|&(at, _)| at))),
             };
         }
-        self.refresh(model);
+        // The tree is only made where it shows.
+        if self.shown {
+            self.icicle.tick(model, false);
+        }
     }
 
     /// Its place on the screen.
     pub fn layout(&mut self, area: Rect, model: &Model) {
-        let right = icicle::parts(halves(below_rule(area)).1).1;
-        let appeared = self.size.1 == 0 && right.height > 0;
-        if self.size != (right.width, right.height) {
-            self.size = (right.width, right.height);
-            self.icicle.resize(right.width, right.height);
-        }
+        let appeared = !std::mem::replace(&mut self.shown, area.height > 0) && self.shown;
         if appeared {
-            self.refresh(model);
+            self.icicle.tick(model, false);
         }
-    }
-
-    /// The tree is only made where it shows.
-    fn refresh(&mut self, model: &Model) {
-        if self.size.1 > 0 {
-            self.icicle.refresh(model);
+        if self.shown {
+            self.icicle.layout(halves(below_rule(area)).1, model);
         }
     }
 
@@ -95,7 +98,7 @@ impl Lower {
         for y in right.top()..right.bottom() {
             draw::put(buf, right.x.saturating_sub(1), y, "│", 1, theme.border());
         }
-        icicle::draw(&self.icicle, theme, right, buf);
+        self.icicle.render(model, theme, right, buf);
     }
 
     fn render_heat(&self, model: &Model, theme: &Theme, area: Rect, buf: &mut Buffer) {

@@ -20,8 +20,8 @@ use self::rows::{Row, RowId, Selection};
 use super::filter::Matcher;
 use super::format;
 use super::table::{self, Column, Cursor, Slot};
-use super::{Action, Answer, Choices, Command, Context, Outcome, Pane, Query, Target, Theme, Wants};
-use crate::model::{Model, TreeQuery};
+use super::{Answer, Choices, Command, Context, Outcome, Pane, Query, Target, Theme, Wants};
+use crate::model::Model;
 use crate::tick::ProcessKey;
 
 /// Cells before the first column: the cursor, and a dagger.
@@ -220,7 +220,7 @@ impl ProcessesPane {
         } else if self.selection.filter.take().is_some() {
             self.filter_text.clear();
         } else if self.selection.user.take().is_none() {
-            return Outcome::Ignored;
+            return self.lower.command(Command::Back, model);
         }
         self.rank(model);
         Outcome::Done
@@ -231,11 +231,6 @@ impl ProcessesPane {
             Some(id) => Outcome::Open(Target::Process(id.process())),
             None => Outcome::Done,
         }
-    }
-
-    fn export(&self) -> Outcome {
-        let query = TreeQuery { window: self.lower.window(), ..TreeQuery::default() };
-        Outcome::Act(Action::ExportFolded { query, file: "all-on-cpu.folded".into() })
     }
 
     /// A switch that changes which rows there are.
@@ -342,7 +337,8 @@ impl Pane for ProcessesPane {
             Command::Idle => self.idle = !self.idle,
             Command::PercentBasis => self.machine_basis = !self.machine_basis,
             Command::LongCommand => self.short = !self.short,
-            Command::Export => return self.export(),
+            Command::Lens | Command::Export => return self.lower.command(command, model),
+            Command::Stacks => return Outcome::Open(Target::Stacks),
             _ => return Outcome::Ignored,
         }
         Outcome::Done
@@ -370,6 +366,10 @@ impl Pane for ProcessesPane {
     }
 
     fn mouse(&mut self, mouse: MouseEvent, area: Rect, model: &Model) -> Outcome {
+        let lower = parts(area).lower;
+        if lower.contains((mouse.column, mouse.row).into()) {
+            return self.lower.mouse(mouse, lower, model);
+        }
         match mouse.kind {
             MouseEventKind::Down(MouseButton::Left) => return self.click(mouse, parts(area), model),
             MouseEventKind::ScrollUp => self.cursor.at = self.cursor.at.saturating_sub(3),

@@ -6,7 +6,7 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent,
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
-use crate::model::Model;
+use crate::model::{Model, TreeLens};
 use crate::tick::{LensStatus, ProcessFacts, State};
 use crate::ui::app::{App, Options};
 use crate::ui::fixture::{self, MS, busy, facts, model, model_of, thread, tick};
@@ -421,4 +421,45 @@ fn five_thousand_processes_cost_what_is_visible() {
     let frame = started.elapsed() / 50;
     // Far above what it takes, far below what formatting five thousand rows would.
     assert!(frame < Duration::from_millis(60), "{frame:?}");
+}
+
+#[test]
+fn the_icicle_below_has_a_lens_an_export_and_a_way_out() {
+    let mut screen = Screen::new(model(), 200, 50);
+    let lens = |screen: &mut Screen| screen.draw().into_iter().find(|line| line.contains("[")).unwrap_or_default();
+    assert!(screen.draw().iter().any(|line| line.contains("[on-CPU] blocked")));
+    screen.keys("o");
+    assert!(screen.draw().iter().any(|line| line.contains("[blocked]")), "{}", lens(&mut screen));
+    let actions = screen.key(KeyCode::Char('w'));
+    let [Action::ExportFolded { query, file }] = actions.as_slice() else { panic!("{actions:?}") };
+    assert_eq!((query.lens, query.process, file.as_str()), (TreeLens::Blocked, None, "sberf-machine-blocked.folded"));
+    screen.keys("oo");
+    let row = screen.draw().iter().position(|line| line.contains("work  100 %")).expect("the deepest frame") as u16;
+    screen.click(120, row);
+    screen.click(120, row);
+    let zoomed = screen.draw();
+    screen.key(KeyCode::Esc);
+    assert_ne!(screen.draw(), zoomed, "Esc zooms out again");
+}
+
+#[test]
+fn the_lens_of_an_icicle_that_is_not_there_says_where_it_is() {
+    let mut screen = Screen::new(model(), 80, 24);
+    screen.keys("o");
+    assert!(screen.draw()[23].contains("taller screen; f opens it alone"));
+    screen.keys("f");
+    let lines = screen.draw();
+    assert!(
+        lines[1].contains("Processes › icicle") && lines.iter().any(|line| line.contains("work  100 %")),
+        "{lines:?}"
+    );
+}
+
+#[test]
+fn help_says_what_was_lost() {
+    let mut tick = busy(1);
+    tick.losses = vec![(crate::tick::Loss::StackMapFull, 1_402)];
+    let mut screen = Screen::new(model_of([tick]), 100, 30);
+    screen.keys("?");
+    assert!(screen.draw().iter().any(|line| line.contains("lost 1.4k") && line.contains("map full")));
 }
