@@ -309,8 +309,8 @@ mod tests {
     fn sleeper() -> (Killed, ProcessKey) {
         let child = Command::new("sleep").arg("60").spawn().unwrap();
         // Until it has become `sleep` it is still us.
-        let exe = format!("/proc/{}/comm", child.id());
-        while std::fs::read_to_string(&exe).is_ok_and(|comm| comm != "sleep\n") {
+        let cmdline = format!("/proc/{}/cmdline", child.id());
+        while std::fs::read_to_string(&cmdline).is_ok_and(|words| words != "sleep\x0060\0") {
             std::thread::sleep(Duration::from_millis(1));
         }
         let stat = std::fs::read(format!("/proc/{}/stat", child.id())).unwrap();

@@ -64,10 +64,13 @@ pub struct Files {
     /// Files that could not be opened: by what the mapping says, without a descriptor.
     by_mapping: FxHashMap<((u32, u32), u64, String), usize>,
     jobs: Sender<Job>,
+    /// Files whose facts have not come yet.
+    pending: Vec<usize>,
     open: usize,
     max_open: usize,
     clock: u64,
     patience: Duration,
+    patience_per_tick: Duration,
 }
 
 impl Files {
@@ -82,16 +85,24 @@ impl Files {
             by_key: FxHashMap::default(),
             by_mapping: FxHashMap::default(),
             jobs,
+            pending: Vec::new(),
             open: 0,
             max_open: MAX_OPEN.min(usize::try_from(limit / 4).unwrap_or(MAX_OPEN)).max(4),
             clock: 0,
             patience: PATIENCE_PER_TICK,
+            patience_per_tick: PATIENCE_PER_TICK,
         }
     }
 
     /// A tick is over: waiting is allowed again.
     pub fn rest(&mut self) {
-        self.patience = PATIENCE_PER_TICK;
+        self.patience = self.patience_per_tick;
+    }
+
+    /// Waits for no file from now on.
+    #[cfg(test)]
+    pub fn be_impatient(&mut self) {
+        (self.patience, self.patience_per_tick) = (Duration::ZERO, Duration::ZERO);
     }
 
     /// The file behind a mapping of a process; `is_program` if it is the one that was executed.
@@ -146,19 +157,33 @@ impl Files {
     }
 
     /// The thread's first function at that file offset; `None` too while nobody knows.
-    pub fn root(&mut self, index: usize, offset: u64) -> Option<&Root> {
-        let file = self.files.get_mut(index)?;
-        if let Facts::Pending(reply) = &file.facts {
-            match reply.try_recv() {
-                Ok(facts) => file.facts = Facts::Ready(facts.unwrap_or_default()),
-                Err(TryRecvError::Disconnected) => file.facts = Facts::Ready(ElfFacts::default()),
-                Err(TryRecvError::Empty) => return None,
-            }
-        }
-        match &file.facts {
+    pub fn root(&self, index: usize, offset: u64) -> Option<&Root> {
+        match &self.files.get(index)?.facts {
             Facts::Ready(facts) => facts.root(offset),
             Facts::Pending(_) => None,
         }
+    }
+
+    /// Whether its first functions are not known yet.
+    pub fn is_pending(&self, index: usize) -> bool {
+        self.pending.contains(&index)
+    }
+
+    /// Takes the answers that came late; `true` if there was one.
+    pub fn poll(&mut self) -> bool {
+        let before = self.pending.len();
+        let files = &mut self.files;
+        self.pending.retain(|&index| {
+            let Some(CodeFile { facts, .. }) = files.get_mut(index) else { return false };
+            let Facts::Pending(reply) = facts else { return false };
+            match reply.try_recv() {
+                Ok(answer) => *facts = Facts::Ready(answer.unwrap_or_default()),
+                Err(TryRecvError::Disconnected) => *facts = Facts::Ready(ElfFacts::default()),
+                Err(TryRecvError::Empty) => return true,
+            }
+            false
+        });
+        self.pending.len() < before
     }
 
     fn add(
@@ -223,7 +248,6 @@ impl Files {
 }
 
 fn read_files(jobs: &Receiver<Job>) {
-    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), 5);
     for job in jobs {
         let facts = File::open(format!("/proc/self/fd/{}", job.path.as_raw_fd()))
             .ok()

@@ -64,10 +64,20 @@ impl Interner {
         (id, true)
     }
 
+    fn hash(&self, frames: &[FrameId], end: StackEnd) -> u128 {
+        let [high, low] = [0, 1].map(|half: usize| u128::from(self.keys[half].hash_one((frames, end))));
+        high << 64 | low
+    }
+
+    /// What a stack is really, that was sent as something else.
+    pub fn replace(&mut self, id: StackId, frames: &[FrameId], end: StackEnd, names: &mut Names) {
+        self.stacks.entry(self.hash(frames, end)).or_insert(id);
+        names.stacks.push((id, Stack { frames: frames.to_vec(), end }));
+    }
+
     /// The id of a stack, root first.
     pub fn stack(&mut self, frames: &[FrameId], end: StackEnd, names: &mut Names) -> StackId {
-        let [high, low] = [0, 1].map(|half: usize| u128::from(self.keys[half].hash_one((frames, end))));
-        let hash = high << 64 | low;
+        let hash = self.hash(frames, end);
         if let Some(&id) = self.stacks.get(&hash) {
             return id;
         }

@@ -7,7 +7,7 @@
 //! [`super::elf`]; frames that a walk found beyond such a function are cut off.
 
 use crossbeam_channel::Receiver;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,6 +22,8 @@ use crate::tick::{FrameId, FrameKind, Module, ModuleId, ModuleKind, Names, Proce
 
 /// Names that wait to be asked for, at most; a machine that shows more new code than this in one tick shows addresses.
 const MAX_PENDING: usize = 200_000;
+/// Stacks that wait for a file to be read, at most; others stay broken.
+const MAX_UNJUDGED: usize = 4096;
 
 /// Makes [`Names`] of what the kernel hands over. Lives on the collector's thread and waits for nobody.
 pub struct Resolver {
@@ -36,7 +38,19 @@ pub struct Resolver {
     jit: FxHashMap<ProcessKey, ModuleId>,
     located: Vec<Located>,
     frames: Vec<FrameId>,
+    unjudged: Vec<Unjudged>,
+    /// Frames whose name was sent because they are a thread's first function.
+    roots: FxHashSet<FrameId>,
     unasked: u64,
+}
+
+/// A stack whose files were not read yet when it came.
+struct Unjudged {
+    id: StackId,
+    process: ProcessKey,
+    /// The user part, then the kernel part, each leaf first.
+    ips: Box<[u64]>,
+    users: usize,
 }
 
 /// Modules that are not files, made when first needed.
@@ -61,6 +75,8 @@ struct Located {
     root: bool,
     /// Not where code is.
     stray: bool,
+    /// Whether it is a first function is not known yet.
+    pending: bool,
 }
 
 impl Resolver {
@@ -77,6 +93,8 @@ impl Resolver {
             jit: FxHashMap::default(),
             located: Vec::new(),
             frames: Vec::new(),
+            unjudged: Vec::new(),
+            roots: FxHashSet::default(),
             unasked: 0,
         }
     }
@@ -84,6 +102,9 @@ impl Resolver {
     /// Interns a stack drained from the kernel. Both parts are leaf first, as `bpf_get_stack` gives them, zeroes at
     /// their end allowed. `user_error` is a negative errno when the user part could not be taken, 0 when it could or there
     /// is none; `truncated` says that the walk met its limit of depth.
+    ///
+    /// Where it ends may not be known at once (a file is read by another thread): then it is sent as broken, and again
+    /// under the same id when it proves complete.
     pub fn stack(
         &mut self,
         process: ProcessKey,
@@ -93,6 +114,28 @@ impl Resolver {
         truncated: bool,
         names: &mut Names,
     ) -> StackId {
+        let end = self.take(process, user_ips, kernel_ips, user_error, truncated, names);
+        let id = self.interner.stack(&self.frames, end, names);
+        if end != StackEnd::Complete
+            && self.located.iter().any(|located| located.pending)
+            && self.unjudged.len() < MAX_UNJUDGED
+        {
+            let ips = user_ips.iter().chain(kernel_ips).copied().collect();
+            self.unjudged.push(Unjudged { id, process, ips, users: user_ips.len() });
+        }
+        id
+    }
+
+    /// Finds the frames of a stack, root first, and why its user part ends.
+    fn take(
+        &mut self,
+        process: ProcessKey,
+        user_ips: &[u64],
+        kernel_ips: &[u64],
+        user_error: i32,
+        truncated: bool,
+        names: &mut Names,
+    ) -> StackEnd {
         self.locate(process, user_ips, names);
         let end = self.judge(user_error, truncated);
         self.frames.clear();
@@ -102,7 +145,20 @@ impl Resolver {
             let frame = self.kernel_frame(if depth == 0 { ip } else { ip - 1 }, names);
             self.frames.push(frame);
         }
-        self.interner.stack(&self.frames, end, names)
+        end
+    }
+
+    /// Looks again at the stacks whose end was not known, now that files have been read.
+    fn judge_again(&mut self, names: &mut Names) {
+        for unjudged in std::mem::take(&mut self.unjudged) {
+            let (user_ips, kernel_ips) = unjudged.ips.split_at(unjudged.users);
+            let end = self.take(unjudged.process, user_ips, kernel_ips, 0, false, names);
+            if end == StackEnd::Complete {
+                self.interner.replace(unjudged.id, &self.frames, end, names);
+            } else if self.located.iter().any(|located| located.pending) {
+                self.unjudged.push(unjudged);
+            }
+        }
     }
 
     /// A stack of one note, `[stack not taken]` or `[unrecorded]`.
@@ -119,6 +175,9 @@ impl Resolver {
     /// [`Resolver::results`] is ready. Never waits.
     pub fn found(&mut self, names: &mut Names) {
         self.files.rest();
+        if self.files.poll() {
+            self.judge_again(names);
+        }
         for key in self.spaces.expire(Instant::now()) {
             self.jit.remove(&key);
         }
@@ -160,15 +219,21 @@ impl Resolver {
         &self.symbols
     }
 
+    /// Waits for no file from now on.
+    #[cfg(test)]
+    pub fn be_impatient(&mut self) {
+        self.files.be_impatient();
+    }
+
     fn locate(&mut self, process: ProcessKey, user_ips: &[u64], names: &mut Names) {
         self.located.clear();
         if user_ips.is_empty() {
             return;
         }
         let now = Instant::now();
-        let Resolver { interner, spaces, files, fixed, pending, jit, located, .. } = self;
+        let Resolver { interner, spaces, files, fixed, pending, jit, located, roots, .. } = self;
         let space = spaces.get(process, now);
-        let mut finder = Finder { process, interner, files, fixed, pending, jit, names };
+        let mut finder = Finder { process, interner, files, fixed, pending, jit, roots, names };
         for (depth, &ip) in user_ips.iter().take_while(|&&ip| ip != 0).enumerate() {
             let address = if depth == 0 { ip } else { ip - 1 };
             located.push(match space.at(address, now) {
@@ -218,6 +283,7 @@ struct Finder<'a> {
     fixed: &'a mut Fixed,
     pending: &'a mut Vec<Want>,
     jit: &'a mut FxHashMap<ProcessKey, ModuleId>,
+    roots: &'a mut FxHashSet<FrameId>,
     names: &'a mut Names,
 }
 
@@ -225,7 +291,7 @@ impl Finder<'_> {
     fn nameless(&mut self, module: &'static str, address: u64) -> Located {
         let module = self.fixed.get(module, ModuleKind::Anonymous, self.interner, self.names);
         let (frame, _) = self.interner.frame(module, address, FrameKind::User, self.names);
-        Located { frame, root: false, stray: false }
+        Located { frame, root: false, stray: false, pending: false }
     }
 
     fn code(&mut self, space: &mut Space, index: usize, address: u64) -> Located {
@@ -239,7 +305,7 @@ impl Finder<'_> {
             Place::Jit(module) => self.jit(module, address, dir),
             Place::Nameless(module) => {
                 let (frame, _) = self.interner.frame(module, address, FrameKind::User, self.names);
-                Located { frame, root: false, stray: false }
+                Located { frame, root: false, stray: false, pending: false }
             }
         }
     }
@@ -287,7 +353,7 @@ impl Finder<'_> {
         {
             self.pending.push(Want { frame, code: Code::Elf(module, Arc::clone(image)), offset });
         }
-        Located { frame, root: false, stray: false }
+        Located { frame, root: false, stray: false, pending: false }
     }
 
     fn jit(&mut self, module: ModuleId, address: u64, dir: Option<&Arc<OwnedFd>>) -> Located {
@@ -295,7 +361,7 @@ impl Finder<'_> {
         if new && let Some(dir) = dir {
             self.pending.push(Want { frame, code: Code::Jit(self.process, Arc::clone(dir)), offset: address });
         }
-        Located { frame, root: false, stray: false }
+        Located { frame, root: false, stray: false, pending: false }
     }
 
     fn file(&mut self, index: usize, offset: u64) -> Located {
@@ -306,13 +372,16 @@ impl Finder<'_> {
             self.pending.push(Want { frame, code: Code::Elf(module, Arc::clone(path)), offset });
         }
         self.files.touch(index);
+        let pending = self.files.is_pending(index);
         let root = self.files.root(index, offset);
-        if new && let Some(Root { range, name: Some(name) }) = root {
+        if let Some(Root { range, name: Some(name) }) = root
+            && self.roots.insert(frame)
+        {
             // A stripped C library does not name it; where it is named, the worker's answer replaces this one.
             let symbol = Symbol { function: (*name).into(), offset: offset - range.start, ..Symbol::default() };
             self.names.symbols.push((frame, symbol));
         }
-        Located { frame, root: root.is_some(), stray: false }
+        Located { frame, root: root.is_some(), stray: false, pending }
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::mappings::{ns_per_clock_tick, start_ticks};
 use super::modules::Resolver;
 use super::symbols::SymbolWorker;
-use crate::tick::{FrameId, FrameKind, Names, ProcessKey, StackEnd, StackId};
+use crate::tick::{FrameId, FrameKind, Names, ProcessKey, Stack, StackEnd, StackId};
 
 /// Everything a resolver said, by id.
 struct Session {
@@ -25,11 +25,16 @@ impl Session {
     }
 
     fn end(&self, id: StackId) -> StackEnd {
-        self.names.stacks.iter().find(|(stack, _)| *stack == id).unwrap().1.end
+        self.latest(id).end
     }
 
     fn frames(&self, id: StackId) -> Vec<FrameId> {
-        self.names.stacks.iter().find(|(stack, _)| *stack == id).unwrap().1.frames.clone()
+        self.latest(id).frames.clone()
+    }
+
+    /// A later one replaces an earlier one.
+    fn latest(&self, id: StackId) -> &Stack {
+        &self.names.stacks.iter().rev().find(|(stack, _)| *stack == id).unwrap().1
     }
 
     fn path(&self, id: FrameId) -> String {
@@ -166,6 +171,23 @@ fn walks_to_the_first_function_are_complete() {
         let cut = session.resolver.stack(process, &walk[..3], &[], 0, true, &mut session.names);
         assert_eq!(session.end(cut), StackEnd::Truncated);
     }
+}
+
+#[test]
+fn a_stack_whose_files_are_read_late_is_sent_again() {
+    let Some(mut fixture) = Fixture::start(WALKS, WITH_FRAME_POINTERS) else { return };
+    let mut session = Session::start();
+    session.resolver.be_impatient();
+    let (process, walk) = (fixture.key(), fixture.addresses());
+    let stack = session.stack(process, &walk);
+    let until = Instant::now() + Duration::from_secs(5);
+    while session.end(stack) != StackEnd::Complete && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(2));
+        session.resolver.found(&mut session.names);
+    }
+    assert_eq!(session.end(stack), StackEnd::Complete);
+    assert_eq!(session.functions(stack), ["__libc_start_call_main", "main", "outer", "inner", "walk"]);
+    assert_eq!(session.stack(process, &walk), stack);
 }
 
 #[test]

@@ -83,7 +83,7 @@ pub struct SymbolWorker {
 }
 
 impl SymbolWorker {
-    /// Starts the worker, at the lowest priority.
+    /// Starts the worker, at a low priority.
     ///
     /// # Errors
     /// When there can be no further thread.
@@ -95,7 +95,8 @@ impl SymbolWorker {
         let stats = Arc::new(SymbolStats::default());
         let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&stats));
         std::thread::Builder::new().name("sberf-symbols".into()).spawn(move || {
-            let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), 19);
+            // On a busy machine a thread of the lowest priority would have names ready in half a minute.
+            let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), 4);
             // Without it a file that is cut while we read it ends us: rare, and no reason to show no names at all.
             let _ = sigbus::guard_this_thread();
             Worker::new(results, stopped, counted).run(&messages);

@@ -26,7 +26,7 @@ pub struct Names {
     pub frames: Vec<(FrameId, Frame)>,
     /// Symbols of frames that are known already; a later one replaces an earlier one.
     pub symbols: Vec<(FrameId, Symbol)>,
-    /// Stacks.
+    /// Stacks; a later one of the same id replaces an earlier one (it proved complete).
     pub stacks: Vec<(StackId, Stack)>,
 }
 
