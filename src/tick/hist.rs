@@ -44,6 +44,7 @@ pub const fn bucket_mid(bucket: u16) -> u64 {
 /// Counts by bucket, only those that are not zero, each bucket at most once. In no order where they come from outside;
 /// rising where they were added here.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Hist {
     /// (bucket, count).
     pub counts: Vec<(u16, u64)>,

@@ -5,6 +5,9 @@
 //!
 //! Kernel times are CLOCK_MONOTONIC nanoseconds; start times of tasks (parts of their identity) are CLOCK_BOOTTIME,
 //! as in field 22 of `/proc/PID/stat`. Absent is `None`, never zero.
+//!
+//! Captures are read by the description of their types that they carry, so they outlive versions as long as fields and
+//! variants are only added, and structs say `serde(default)`: that is what a field has in captures older than itself.
 #![forbid(unsafe_code)]
 
 mod hist;
@@ -26,6 +29,7 @@ pub enum Batch {
 
 /// What does not change while a source runs: the machine and how it is observed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Session {
     /// Version of the sberf that recorded.
     pub version: String,
@@ -78,6 +82,7 @@ pub struct LensStatus {
 
 /// Identity of a process: ids are re-used, so the start time belongs to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ProcessKey {
     /// Thread group id; what the screen calls PID.
     pub tgid: u32,
@@ -87,6 +92,7 @@ pub struct ProcessKey {
 
 /// Identity of a thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ThreadKey {
     /// Thread id; what the screen calls TID.
     pub tid: u32,
@@ -235,6 +241,7 @@ impl std::ops::IndexMut<State> for StateNs {
 
 /// The interval that a tick covers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Span {
     /// CLOCK_MONOTONIC ns.
     pub start_ns: u64,
@@ -253,6 +260,7 @@ impl Span {
 
 /// All that happened on the machine in one interval.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Tick {
     /// When.
     pub span: Span,
@@ -286,6 +294,7 @@ pub struct Tick {
 
 /// One thread in one interval.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ThreadTick {
     /// Which thread.
     pub key: ThreadKey,
@@ -327,6 +336,7 @@ pub struct ThreadTick {
 
 /// What is known of a process beside its threads. Sent whole, whenever any of it changes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ProcessFacts {
     /// Which.
     pub key: ProcessKey,
@@ -424,6 +434,7 @@ pub struct StackWeight {
 
 /// One CPU in one interval.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct CpuTick {
     /// Which.
     pub id: u32,
@@ -457,6 +468,7 @@ pub struct CpuTick {
 
 /// One NUMA node in one interval.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct NodeTick {
     /// Which.
     pub id: u32,
@@ -478,6 +490,7 @@ pub struct NodeTick {
 
 /// One kind of request on one disk in one interval.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct DiskOpTick {
     /// Requests that completed.
     pub requests: u64,
@@ -495,6 +508,7 @@ pub struct DiskOpTick {
 
 /// One disk in one interval.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct DiskTick {
     /// Device number, `major << 20 | minor`, as in the kernel.
     pub dev: u32,
@@ -622,6 +636,7 @@ impl Loss {
 
 /// What observing cost in the interval.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Cost {
     /// CPU time of this process, all its threads.
     pub user_space_ns: u64,
@@ -648,6 +663,7 @@ pub struct ProgramCost {
 
 /// Gauges of the whole machine at the end of an interval.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Host {
     /// 1, 5 and 15 minutes.
     pub load: [f32; 3],

@@ -17,6 +17,7 @@ pub struct StackId(pub u32);
 
 /// Names used for the first time. Within one batch: modules, then frames, then symbols, then stacks.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Names {
     /// User names by uid.
     pub users: Vec<(u32, String)>,
@@ -59,6 +60,7 @@ pub enum ModuleKind {
 
 /// Where code lies.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Module {
     /// Path as the process saw it, `[kernel]`, `[vdso]`, `[anon]`.
     pub path: String,
@@ -86,6 +88,7 @@ pub enum FrameKind {
 
 /// One code address, as (module, file offset).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Frame {
     /// In which module.
     pub module: ModuleId,
@@ -97,6 +100,7 @@ pub struct Frame {
 
 /// What a frame is called.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Symbol {
     /// Function, demangled. May hold anything, control characters too.
     pub function: String,
@@ -142,6 +146,7 @@ impl StackEnd {
 
 /// Frames from the thread's first function to where it was, user part first, kernel part after it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Stack {
     /// Root first. May be empty.
     pub frames: Vec<FrameId>,

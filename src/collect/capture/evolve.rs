@@ -95,7 +95,7 @@ impl<'a, 'de> Place<'a, 'de> {
         match fields {
             Fields::None => visitor.visit_unit(),
             Fields::One(shape) => visitor.visit_newtype_struct(self.at(shape)),
-            Fields::Unnamed(shapes) => visitor.visit_seq(List { place: self, shapes: shapes.iter() }),
+            Fields::Unnamed(shapes) => List { place: self, shapes: shapes.iter() }.all(visitor),
             Fields::Named(named) => visitor.visit_map(Record { place: self, fields: named.iter(), shape: None }),
         }
     }
@@ -147,9 +147,9 @@ impl<'de> de::Deserializer<'de> for Place<'_, 'de> {
             },
             Shape::Seq(item) => {
                 let len = self.len()?;
-                visitor.visit_seq(List { place: self, shapes: std::iter::repeat_n(&**item, len) })
+                List { place: self, shapes: std::iter::repeat_n(&**item, len) }.all(visitor)
             }
-            Shape::Tuple(shapes) => visitor.visit_seq(List { place: self, shapes: shapes.iter() }),
+            Shape::Tuple(shapes) => List { place: self, shapes: shapes.iter() }.all(visitor),
             Shape::Is(name) => self.named(name, visitor),
         }
     }
@@ -176,6 +176,15 @@ impl<'de> de::Deserializer<'de> for Place<'_, 'de> {
 struct List<'a, 'de, S> {
     place: Place<'a, 'de>,
     shapes: S,
+}
+
+impl<'s, 'de, S: Iterator<Item = &'s Shape>> List<'_, 'de, S> {
+    /// What the visitor takes of it; the rest is skipped.
+    fn all<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Failed> {
+        let value = visitor.visit_seq(&mut self)?;
+        while de::SeqAccess::next_element::<de::IgnoredAny>(&mut self)?.is_some() {}
+        Ok(value)
+    }
 }
 
 impl<'s, 'de, S: Iterator<Item = &'s Shape>> de::SeqAccess<'de> for List<'_, 'de, S> {
@@ -363,6 +372,37 @@ mod tests {
         let (schema, mut raw) = old_record(old::Kind::Plain);
         raw.push(0);
         assert_eq!(decode::<Record>(&schema, "Record", &raw), Err("1 bytes too many".into()));
+    }
+
+    /// Today's tick as a version would have described it that did not know `host`, and knew a field that is gone.
+    #[test]
+    fn a_tick_of_another_version() {
+        let mut tick = Tick { host: Default::default(), ..Tick::default() };
+        tick.span.end_ns = 77;
+        tick.threads.push(Default::default());
+        tick.losses.push((crate::tick::Loss::LateTick, 3));
+        let mut schema = Schema::current().clone();
+        let Some(Type::Struct(Fields::Named(fields))) = schema.types.get_mut("Tick") else { panic!("Tick has fields") };
+        fields.retain(|(name, _)| name != "host");
+        fields.insert(1, ("gone".into(), Shape::Option(Box::new(Shape::Seq(Box::new(Shape::U16))))));
+        let gone = Some(vec![1u16, 500]);
+        let raw = postcard::to_stdvec(&(
+            (&tick.span, gone, &tick.threads, &tick.processes, &tick.io, &tick.stacks, &tick.cpus),
+            (&tick.nodes, &tick.disks, &tick.slow_requests, &tick.events, &tick.losses, &tick.cost, &tick.names),
+        ));
+        assert_eq!(decode(&schema, "Tick", &raw.unwrap()), Ok(tick));
+    }
+
+    #[test]
+    fn items_that_nobody_takes_are_skipped() {
+        let mut schema = Schema::default();
+        #[derive(Serialize, Deserialize)]
+        struct Outer([u32; 5], u32);
+        #[derive(Debug, PartialEq, Deserialize)]
+        struct Shorter([u32; 3], u32);
+        schema.look_at::<Outer>();
+        let raw = postcard::to_stdvec(&Outer([1, 2, 300, 4, 5], 6)).unwrap();
+        assert_eq!(decode(&schema, "Outer", &raw), Ok(Shorter([1, 2, 300], 6)));
     }
 
     #[test]

@@ -378,6 +378,24 @@ mod tests {
         assert_eq!(Schema::from_json(&schema.to_json()).as_ref(), Ok(schema));
     }
 
+    /// A capture that is older than a field gives it its default, so the struct must have one.
+    #[test]
+    fn records_may_grow() {
+        use crate::tick::{
+            Cost, CpuTick, DiskOpTick, DiskTick, Frame, Hist, Host, Module, NodeTick, ProcessFacts, Span, Stack,
+            Symbol, ThreadTick,
+        };
+        fn grows<T: de::DeserializeOwned + Default + PartialEq>(name: &str) {
+            let empty = serde_json::from_str::<T>("{}");
+            assert!(empty.is_ok_and(|empty| empty == T::default()), "{name} needs serde(default)");
+        }
+        macro_rules! grow { ($($name:ident)*) => { $(grows::<$name>(stringify!($name));)* } }
+        grow! {
+            Session Tick Names Span Host ThreadTick ProcessFacts CpuTick NodeTick DiskTick DiskOpTick Cost Hist Module Frame
+            Symbol Stack
+        }
+    }
+
     #[test]
     fn arrays_options_and_boxes_keep_their_shape() {
         #[derive(Deserialize)]
