@@ -73,7 +73,7 @@ fn output(path: Option<&Path>) -> Result<Output, Failure> {
 
 /// A model that remembers whoever exited until the export is written.
 fn model(session: Session) -> Model {
-    Model::new(session, Limits { keep_exited: Duration::MAX, ..Limits::default() })
+    Model::new(session, Limits { keep_exited: Duration::MAX, stacks_bytes: 1 << 30, ..Limits::default() })
 }
 
 /// Yields true for a tick.

@@ -234,7 +234,7 @@ proptest! {
 
     #[test]
     fn odd_ticks_are_survived(ticks in prop::collection::vec(odd::tick(), 1..6), bytes in 0usize..20_000) {
-        let limits = Limits { history_bytes: bytes, keep_exited: Duration::from_secs(1) };
+        let limits = Limits { history_bytes: bytes, stacks_bytes: bytes, keep_exited: Duration::from_secs(1) };
         let mut model = Model::new(Default::default(), limits);
         for tick in ticks {
             let told: Tick = tick;

@@ -60,6 +60,7 @@ impl Model {
         self.devices.add(&self.cpus, &self.disks);
         self.push_history(&tick.losses, &mut stacks);
         self.expire();
+        self.stay_bounded();
     }
 
     /// Takes in names that came between ticks.
@@ -279,23 +280,9 @@ impl Model {
             losses: losses.iter().fold(0, |sum: u64, (_, count)| sum.saturating_add(*count)),
         };
         self.history.push(tick, stacks);
-        while self.history.bytes() > self.limits.history_bytes && self.evict() > 0 {}
     }
 
-    /// Lets the oldest ticks go, from the ring and from every track. Returns how many.
-    fn evict(&mut self) -> u64 {
-        let count = self.history.evict();
-        let oldest = self.history.oldest();
-        let threads = self.threads.iter_mut().map(|entry| entry.track.evict(oldest));
-        let processes = self.processes.iter_mut().map(|entry| entry.track.evict(oldest));
-        let groups = self.groups.iter_mut().map(|group| group.track.evict(oldest));
-        let freed: usize = threads.chain(processes).chain(groups).sum();
-        self.history.refund(freed + self.machine_track.evict(oldest));
-        self.lose(Loss::Evicted, count);
-        count
-    }
-
-    fn lose(&mut self, loss: Loss, count: u64) {
+    pub(super) fn lose(&mut self, loss: Loss, count: u64) {
         for losses in [&mut self.losses, &mut self.tick_losses] {
             match losses.iter_mut().find(|(have, _)| *have == loss) {
                 Some((_, sum)) => *sum = sum.saturating_add(count),

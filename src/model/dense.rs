@@ -42,6 +42,11 @@ impl<T> Dense<T> {
         self.list[at] = Some(value);
     }
 
+    /// Every value, in no order that means anything.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.list.iter().flatten().chain(self.strays.values())
+    }
+
     /// Keeps only those values that are wanted.
     pub fn retain(&mut self, mut wanted: impl FnMut(u32) -> bool) {
         for (id, value) in (0..).zip(&mut self.list) {

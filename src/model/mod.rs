@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod apply;
+mod bound;
 mod dense;
 mod entity;
 pub mod folded;
@@ -48,13 +49,15 @@ use crate::tick::{
 pub struct Limits {
     /// Bytes of the ring of past ticks.
     pub history_bytes: usize,
+    /// Bytes of names and stacks, and of their weights since the start.
+    pub stacks_bytes: usize,
     /// How long the dead stay listed.
     pub keep_exited: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { history_bytes: 32 << 20, keep_exited: Duration::from_secs(10) }
+        Limits { history_bytes: 32 << 20, stacks_bytes: 24 << 20, keep_exited: Duration::from_secs(10) }
     }
 }
 
@@ -267,6 +270,11 @@ impl Model {
     /// Memory of the past that is kept, bytes, about.
     pub fn history_bytes(&self) -> usize {
         self.history.bytes()
+    }
+
+    /// Memory of names and stacks, and of their weights since the start, bytes, about.
+    pub fn stacks_bytes(&self) -> usize {
+        self.names.bytes() + self.stack_sums() * bound::SUM_BYTES
     }
 
     /// Slowest block requests since the start, slowest first, bounded.

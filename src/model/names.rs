@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt::Write;
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 
 use super::dense::Dense;
@@ -23,6 +23,10 @@ pub struct NameTable {
     pub symbols: FxHashMap<FrameId, Symbol>,
     /// Stacks, of at most [`MAX_FRAMES`] frames.
     pub stacks: FxHashMap<StackId, Stack>,
+    /// Memory of all that, with what [`Labels`] has of it, about.
+    bytes: usize,
+    /// Stacks up to this one may have been let go.
+    purged: Option<StackId>,
 }
 
 /// Deeper stacks are cut at the root and marked truncated.
@@ -37,14 +41,52 @@ pub const MAX_NAME_CHARS: usize = 1024;
 impl NameTable {
     /// Takes in new names. Returns the frames whose name may have changed.
     pub(super) fn learn(&mut self, names: Names) -> Vec<FrameId> {
+        self.bytes += bytes_of(&names);
         self.users.extend(names.users);
         self.modules.extend(names.modules);
         let mut changed: Vec<FrameId> = names.frames.iter().map(|(id, _)| *id).collect();
         self.frames.extend(names.frames);
         changed.extend(names.symbols.iter().map(|(id, _)| *id));
-        self.symbols.extend(names.symbols);
+        // Symbols of frames that were let go come too late.
+        let known = |(id, _): &(FrameId, Symbol)| self.frames.contains_key(id);
+        self.symbols.extend(names.symbols.into_iter().filter(known));
         self.stacks.extend(names.stacks.into_iter().map(|(id, stack)| (id, bounded(stack))));
         changed
+    }
+
+    /// Memory of all names, about.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether a stack that is not here was let go, rather than never told.
+    pub(super) fn was_purged(&self, stack: StackId) -> bool {
+        self.purged.is_some_and(|newest| stack <= newest)
+    }
+
+    /// Lets go every stack that is not wanted, and what only those needed. Returns how many stacks went.
+    pub(super) fn purge(&mut self, wanted: &FxHashSet<StackId>) -> u64 {
+        let before = self.stacks.len();
+        let newest = self.stacks.keys().max().copied();
+        self.purged = self.purged.max(newest.filter(|newest| *newest < EVICTED));
+        self.stacks.retain(|id, _| wanted.contains(id));
+        let frames: FxHashSet<FrameId> = self.stacks.values().flat_map(|stack| &stack.frames).copied().collect();
+        self.frames.retain(|id, _| frames.contains(id));
+        self.symbols.retain(|id, _| frames.contains(id));
+        let modules: FxHashSet<ModuleId> = self.frames.values().map(|frame| frame.module).collect();
+        self.modules.retain(|id, _| modules.contains(id));
+        self.shrink();
+        self.bytes = self.stacks.values().map(stack_bytes).sum::<usize>()
+            + self.symbols.values().map(symbol_bytes).sum::<usize>()
+            + self.modules.values().map(module_bytes).sum::<usize>()
+            + self.frames.len() * FRAME_BYTES;
+        (before - self.stacks.len()) as u64
+    }
+
+    fn shrink(&mut self) {
+        self.stacks.shrink_to_fit();
+        self.frames.shrink_to_fit();
+        self.symbols.shrink_to_fit();
     }
 
     /// Whether the weight of a stack is known to its root.
@@ -52,6 +94,34 @@ impl NameTable {
         let end = self.stacks.get(&stack).map(|stack| stack.end);
         matches!(end, Some(StackEnd::Complete | StackEnd::KernelOnly))
     }
+}
+
+/// The stack that stands for those whose weights were added up to stay within the bound.
+pub(super) const EVICTED: StackId = StackId(u32::MAX);
+
+/// A frame in the table, and what it is called.
+const FRAME_BYTES: usize = size_of::<(FrameId, Frame)>() + size_of::<Option<FrameLabels>>() + 8;
+
+fn bytes_of(names: &Names) -> usize {
+    names.stacks.iter().map(|(_, stack)| stack_bytes(stack)).sum::<usize>()
+        + names.symbols.iter().map(|(_, symbol)| symbol_bytes(symbol)).sum::<usize>()
+        + names.modules.iter().map(|(_, module)| module_bytes(module)).sum::<usize>()
+        + names.frames.len() * FRAME_BYTES
+}
+
+fn stack_bytes(stack: &Stack) -> usize {
+    size_of::<(StackId, Stack)>() + 8 + size_of_val(stack.frames.as_slice())
+}
+
+fn symbol_bytes(symbol: &Symbol) -> usize {
+    let line = symbol.line.as_ref().map_or(0, |(file, _)| file.len());
+    let inlined: usize = symbol.inlined.iter().map(|name| size_of::<String>() + name.len()).sum();
+    // The name also stands twice in the labels, most often for several frames.
+    size_of::<(FrameId, Symbol)>() + 8 + 2 * symbol.function.len() + inlined + line
+}
+
+fn module_bytes(module: &Module) -> usize {
+    size_of::<(ModuleId, Module)>() + 8 + 2 * module.path.len()
 }
 
 fn bounded(mut stack: Stack) -> Stack {
@@ -88,7 +158,8 @@ pub(super) struct FrameLabels {
 /// Functions and modules, each once, and which frames belong to them.
 #[derive(Default)]
 pub(super) struct Labels {
-    list: Vec<Label>,
+    list: Dense<Label>,
+    next: LabelId,
     index: FxHashMap<(Box<str>, Arc<str>, FrameKind), LabelId>,
     frames: Dense<FrameLabels>,
 }
@@ -96,7 +167,7 @@ pub(super) struct Labels {
 impl Labels {
     /// The label of an id that this table gave out.
     pub fn get(&self, id: LabelId) -> Option<&Label> {
-        self.list.get(id as usize)
+        self.list.get(id)
     }
 
     /// What a frame is called; `None` for a frame that never arrived.
@@ -126,6 +197,15 @@ impl Labels {
         self.frames.insert(id.0, FrameLabels { functions, module: of_module, kernel: frame.kind == FrameKind::Kernel });
     }
 
+    /// Lets go what no frame of the table is called any more. Ids are not given out again.
+    pub fn purge(&mut self, names: &NameTable) {
+        self.frames.retain(|id| names.frames.contains_key(&FrameId(id)));
+        let used: FxHashSet<LabelId> =
+            self.frames.iter().flat_map(|of| of.functions.iter().chain([&of.module])).copied().collect();
+        self.list.retain(|id| used.contains(&id));
+        self.index.retain(|_, id| used.contains(id));
+    }
+
     /// A function (or, with an empty path in the key, a module) is the same if name, module and kind are.
     fn intern(&mut self, first: FrameId, name: &str, path: &Arc<str>, kind: FrameKind, is_module: bool) -> LabelId {
         let key = match is_module {
@@ -136,8 +216,9 @@ impl Labels {
             return id;
         }
         let module = if kind == FrameKind::Note { "".into() } else { display(short_name(path)) };
-        let id = self.list.len() as LabelId;
-        self.list.push(Label { name: display(name), module, kind, first });
+        let id = self.next;
+        self.next += 1;
+        self.list.insert(id, Label { name: display(name), module, kind, first });
         self.index.insert(key, id);
         id
     }

@@ -6,7 +6,7 @@ use rustc_hash::FxHashMap;
 
 use super::{CallTree, Merge, TreeNode, TreeQuery, Weighed};
 use crate::model::Model;
-use crate::model::names::display;
+use crate::model::names::{EVICTED, display};
 use crate::tick::{FrameId, FrameKind, StackEnd, StackId, State};
 
 /// Where under the root an owner's stacks stand.
@@ -66,9 +66,6 @@ impl Note {
         }
     }
 }
-
-/// The stack that stands for those that were let go to stay within the bound.
-pub(in crate::model) const EVICTED: StackId = StackId(u32::MAX);
 
 /// What a node stands for. The order is that of siblings, and that of first sight: ids rise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -234,7 +231,8 @@ impl<'a> Builder<'a> {
     fn steps(&self, id: StackId, path: &mut Vec<Step>) {
         let note = |note: Note| (Key::Note(note as u8), false);
         let Some(stack) = self.model.names.stacks.get(&id) else {
-            path.push(note(if id == EVICTED { Note::Evicted } else { Note::StackLost }));
+            let evicted = id == EVICTED || self.model.names.was_purged(id);
+            path.push(note(if evicted { Note::Evicted } else { Note::StackLost }));
             return;
         };
         path.extend(Note::of(stack.end).map(note));
