@@ -5,7 +5,7 @@
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
-use ratatui::style::{Color, Style};
+use ratatui::style::Style;
 
 use super::Theme;
 use super::theme::Depth;
@@ -62,28 +62,15 @@ pub fn render(ns: &StateNs, kernel_thread: bool, idle: bool, theme: &Theme, area
 fn cell_of(eighths: &[Option<State>; 8], theme: &Theme) -> (&'static str, Style) {
     let first = eighths[0];
     let same = eighths.iter().take_while(|&&state| state == first).count();
-    let full = |state: Option<State>| match state {
+    if same < 8 && !theme.ascii && theme.depth >= Depth::Ansi256 {
+        // Two colours are all a cell can have: the first state, and the largest of the others behind it.
+        let behind = most(&eighths[same..]);
+        let tint = |state: Option<State>| state.and_then(|state| theme.state_tint(state));
+        return (theme.eighth(same), Style { fg: tint(first), bg: tint(behind), ..Style::new() });
+    }
+    match most(eighths) {
         Some(state) => (theme.state_glyph(state), theme.state(state)),
         None => (" ", Style::new()),
-    };
-    if same == 8 {
-        return full(first);
-    }
-    if theme.ascii || theme.depth == Depth::None {
-        return full(most(eighths));
-    }
-    // Two colours are all a cell can have: the first state, and the largest of the others behind it.
-    let behind = most(&eighths[same..]).and_then(|state| theme.state(state).fg);
-    match first {
-        Some(state) => (theme.eighth(same), background(theme.state(state), behind)),
-        None => full(most(&eighths[same..])),
-    }
-}
-
-fn background(style: Style, color: Option<Color>) -> Style {
-    match color {
-        Some(color) => style.bg(color),
-        None => style,
     }
 }
 
@@ -153,8 +140,9 @@ mod tests {
         render(&time, false, false, &theme, buf.area, &mut buf);
         let cell = &buf[(0, 0)];
         assert_eq!(cell.symbol(), "▍");
-        assert_eq!(Some(cell.fg), theme.state(State::User).fg);
-        assert_eq!(Some(cell.bg), theme.state(State::Disk).fg);
+        assert_eq!(Some(cell.fg), theme.state_tint(State::User));
+        assert_eq!(Some(cell.bg), theme.state_tint(State::Disk));
+        assert_ne!(cell.fg, cell.bg);
     }
 
     #[test]

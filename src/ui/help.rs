@@ -17,8 +17,9 @@ pub struct Help {
     scroll: usize,
 }
 
-const NUMBERS: [&str; 6] = [
+const NUMBERS: [&str; 7] = [
     "Numbers have at most three digits that count; k, M, G are powers of 1000, also of bytes.",
+    "bold    far from what was normal for that process lately",
     "–       does not apply: a percentile of nothing",
     "(blank) not measured",
     "?       the lens is off, see above",

@@ -110,6 +110,18 @@ impl Palette {
         self.roles.get(&role)?.at(depth)
     }
 
+    /// A role's colour as it looks when only `share` of a cell is inked with it; `None` with less than 256 colours.
+    pub fn tint(&self, role: Role, share: f64, depth: Depth, background: Background) -> Option<Color> {
+        let ink = self.roles.get(&role).filter(|_| depth >= Depth::Ansi256)?;
+        let ground = match background {
+            Background::Dark => 16.0,
+            Background::Light => 255.0,
+        };
+        let mix = |part: u8| (ground + (f64::from(part) - ground) * share).round() as u8;
+        let (r, g, b) = ink.rgb;
+        Ink { rgb: (mix(r), mix(g), mix(b)), ansi: ink.ansi }.at(depth)
+    }
+
     /// Black or white, whichever can be read on that role's colour.
     pub fn ink_on(&self, role: Role, depth: Depth) -> Color {
         let dark_ink = self.roles.get(&role).is_none_or(|ink| ink.luma() > 110);

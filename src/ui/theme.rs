@@ -49,6 +49,8 @@ pub struct Theme {
 
 /// Density of each state, [`State::ALL`] order: distinct without colour.
 const STATE_GLYPHS: [&str; State::COUNT] = ["█", "▓", "▒", "░", "▚", "╳", "≈", "═", "·", "-", "▞", "▪", "─"];
+/// How much of a cell each of these inks, about.
+const STATE_INK: [f64; State::COUNT] = [1.0, 0.75, 0.5, 0.25, 0.5, 0.35, 0.3, 0.3, 0.1, 0.1, 0.5, 0.2, 0.12];
 const STATE_ASCII: [&str; State::COUNT] = ["#", "%", "+", "x", "D", "L", "N", "P", ".", "-", "F", "S", "o"];
 const SHADES: [char; 6] = [' ', '·', '░', '▒', '▓', '█'];
 const SHADES_ASCII: [char; 8] = [' ', '.', ':', '-', '+', '*', '#', '@'];
@@ -99,6 +101,11 @@ impl Theme {
     /// The glyph of a state: its density tells it from the others without colour.
     pub fn state_glyph(&self, state: State) -> &'static str {
         if self.ascii { STATE_ASCII[state as usize] } else { STATE_GLYPHS[state as usize] }
+    }
+
+    /// A state as an even colour that looks like its glyph does; `None` where there are too few colours for that.
+    pub fn state_tint(&self, state: State) -> Option<Color> {
+        self.palette.tint(state_role(state), STATE_INK[state as usize], self.depth, self.background)
     }
 
     /// A kind of frame, as foreground.

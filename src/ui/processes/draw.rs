@@ -114,7 +114,10 @@ impl ProcessesPane {
                 Field::Bar => draw_bar(subject, frame, line, slot, buf),
                 Field::Command => draw_command(row, subject, frame, line, slot, buf),
                 field => {
-                    let (text, style) = cell(field, subject, frame, slot.width.into());
+                    let (text, mut style) = cell(field, subject, frame, slot.width.into());
+                    if subject.thread.is_none() && self.normals.is_off(subject.process.key, field) {
+                        style = style.add_modifier(Modifier::BOLD);
+                    }
                     table::cell(buf, line, slot, columns[slot.column].right, &text, style);
                 }
             }

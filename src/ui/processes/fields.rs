@@ -1,6 +1,6 @@
 //! The columns of the table: what each is worth when rows are sorted, and what stands in its cells.
 
-use ratatui::style::{Modifier, Style};
+use ratatui::style::Style;
 
 use super::label;
 use crate::model::{Model, Process, Thread, Totals, is_idle_wait};
@@ -256,13 +256,9 @@ fn cpu_cell(totals: &Totals, frame: &Frame<'_>) -> (String, Style) {
     if frame.sched_off && totals.ns.total() == 0 {
         return (format::OFF.into(), frame.theme.warn());
     }
-    let share = frame.cpu_share(totals.ns.on_cpu());
-    let style = match totals.ns.on_cpu() {
-        0 => frame.theme.dim(),
-        ns if ns * 2 > frame.span_ns => frame.theme.text().add_modifier(Modifier::BOLD),
-        _ => frame.theme.text(),
-    };
-    (format::percent(share), style)
+    let on_cpu = totals.ns.on_cpu();
+    let style = if on_cpu == 0 { frame.theme.dim() } else { frame.theme.text() };
+    (format::percent(frame.cpu_share(on_cpu)), style)
 }
 
 fn runq(totals: &Totals, frame: &Frame<'_>, quantile: f64) -> String {

@@ -5,6 +5,7 @@ mod draw;
 mod fields;
 mod label;
 mod lower;
+mod normal;
 mod rows;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,7 @@ use rustc_hash::FxHashSet;
 
 use self::fields::{FIELDS, Field};
 use self::lower::Lower;
+use self::normal::Normals;
 use self::rows::{Row, RowId, Selection};
 use super::filter::Matcher;
 use super::format;
@@ -50,6 +52,7 @@ pub struct ProcessesPane {
     hidden: usize,
     slots: Vec<Slot>,
     lower: Lower,
+    normals: Normals,
 }
 
 /// The areas of the pane.
@@ -386,7 +389,9 @@ impl Pane for ProcessesPane {
         if !fresh && (hold || !self.held) {
             return;
         }
-        self.seen = Some(model.ticks());
+        if self.seen.replace(model.ticks()) != Some(model.ticks()) {
+            self.normals.tick(model);
+        }
         self.held = hold;
         if hold && !self.rows.is_empty() {
             self.set_rows(rows::held(&self.rows, model, &self.selection), model);
