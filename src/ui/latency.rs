@@ -378,3 +378,98 @@ fn why_none(model: &Model, what: Latency, window: Window) -> String {
         None => format!("none, {}", window_name(window)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::collect::Source;
+    use crate::collect::invented::{Invented, Invention};
+    use crate::model::Limits;
+    use crate::tick::Tick;
+    use crate::ui::testing::{any_size, lines, model};
+
+    #[test]
+    fn titles_count_what_the_model_counts() {
+        let model = model(Invention::default(), 12);
+        let mut pane = LatencyPane::new(Scope::Machine);
+        let drawn = lines(&mut pane, &model, 118, 40);
+        for kind in KINDS {
+            let hist = model.latency_hist(kind.what, Scope::Machine, pane.window);
+            let title = drawn.iter().find(|line| line.trim_start_matches(['▸', ' ']).starts_with(kind.name)).unwrap();
+            assert!(title.contains(&format!("count {}", format::grouped(hist.count()))), "{title}");
+            let p99 = format::duration(hist.quantile(0.99).unwrap());
+            assert!(title.contains(&format!("p99 {p99}")), "{title}: {p99}");
+        }
+    }
+
+    #[test]
+    fn one_is_enlarged_with_its_heat_map() {
+        let model = model(Invention::default(), 12);
+        let mut pane = LatencyPane::new(Scope::Machine);
+        pane.command(Command::Down, &model);
+        pane.command(Command::Enter, &model);
+        let drawn = lines(&mut pane, &model, 80, 24).join("\n");
+        assert!(drawn.contains("▸ off-CPU") && !drawn.contains("slices"), "{drawn}");
+        assert!(drawn.contains("12s ago"), "the heat map goes back to the first tick: {drawn}");
+        pane.command(Command::Back, &model);
+        assert!(lines(&mut pane, &model, 80, 24).join("\n").contains("slices"));
+    }
+
+    #[test]
+    fn columns_are_walked_and_explained() {
+        let model = model(Invention::default(), 12);
+        let mut pane = LatencyPane::new(Scope::Machine);
+        lines(&mut pane, &model, 118, 40);
+        pane.command(Command::Right, &model);
+        let at_median = lines(&mut pane, &model, 118, 40).pop().unwrap();
+        assert!(at_median.contains("are no longer than that"), "{at_median}");
+        pane.command(Command::Left, &model);
+        assert_ne!(lines(&mut pane, &model, 118, 40).pop().unwrap(), at_median);
+        pane.command(Command::Right, &model);
+        assert_eq!(lines(&mut pane, &model, 118, 40).pop().unwrap(), at_median);
+        pane.command(Command::Buckets, &model);
+        let powers = lines(&mut pane, &model, 118, 40);
+        assert!(powers[0].contains("powers of two"));
+        pane.command(Command::Back, &model);
+        assert!(matches!(pane.command(Command::Back, &model), Outcome::Ignored));
+    }
+
+    #[test]
+    fn the_heat_map_takes_each_tick_once() {
+        let mut source = Invented::new(Invention::default());
+        let mut model = Model::new(source.session(), Limits::default());
+        let mut pane = LatencyPane::new(Scope::Machine);
+        for tick in 1..=30 {
+            model.apply(source.tick());
+            pane.tick(&model, false);
+            pane.tick(&model, false);
+            assert_eq!(pane.panels[0].slices.len(), tick);
+        }
+        let counted: u64 = pane.panels[0].slices.iter().map(|slice| slice.hist.count()).sum();
+        assert_eq!(counted, model.latency_hist(Latency::RunQueue, Scope::Machine, Window::All).count());
+    }
+
+    #[test]
+    fn a_lens_that_is_off_says_why() {
+        let mut source = Invented::new(Invention::default());
+        let mut session = source.session();
+        session.lenses.iter_mut().find(|lens| lens.name == "block").unwrap().off = Some("no block tracepoints".into());
+        let mut model = Model::new(session, Limits::default());
+        model.apply(Tick { io: Vec::new(), ..source.tick() });
+        let drawn = lines(&mut LatencyPane::new(Scope::Machine), &model, 118, 40).join("\n");
+        assert!(drawn.contains("? block is off: no block tracepoints"), "{drawn}");
+    }
+
+    #[test]
+    fn sizes() {
+        let model = model(Invention::default(), 4);
+        let mut pane = LatencyPane::new(Scope::Machine);
+        any_size(&mut pane, &model);
+        pane.command(Command::Enter, &model);
+        pane.command(Command::Right, &model);
+        any_size(&mut pane, &model);
+        any_size(&mut LatencyPane::new(Scope::Cpu(0)), &model);
+        any_size(&mut LatencyPane::of_disk(model.disks()[0].dev, &model), &model);
+        any_size(&mut LatencyPane::of_disk(12345, &model), &model);
+    }
+}

@@ -278,6 +278,102 @@ pub fn nodes(node_ns: &[u64], session: &Session) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::collect::Source;
+    use crate::collect::invented::{Invented, Invention};
+    use crate::model::Limits;
+    use crate::ui::testing::{any_size, lines, model};
+
+    fn busiest(model: &Model) -> ProcessKey {
+        model.processes().max_by_key(|process| process.tick.ns.on_cpu()).unwrap().key
+    }
+
+    #[test]
+    fn tabs_go_round_and_each_shows_its_own() {
+        let model = model(Invention::default(), 12);
+        let key = busiest(&model);
+        let mut pane = ProcessPane::open(key, &model).unwrap();
+        for (context, needle) in [
+            (Context::Icicle, "[on-CPU]"),
+            (Context::Threads, "now, since"),
+            (Context::Latency, "run queue"),
+            (Context::Anywhere, "command line"),
+            (Context::Icicle, "[on-CPU]"),
+        ] {
+            let drawn = lines(&mut pane, &model, 80, 21).join("\n");
+            assert_eq!(pane.context(), context);
+            assert!(drawn.contains(needle), "{context:?}: {drawn}");
+            pane.command(Command::NextTab, &model);
+        }
+        assert!(pane.title(&model).starts_with(&key.tgid.to_string()));
+        let threads = model.process(key).unwrap().threads;
+        assert!(pane.about(&model).starts_with(&format!("{threads} thread")), "{}", pane.about(&model));
+        assert_eq!(pane.wants().focus, Some(key));
+    }
+
+    #[test]
+    fn a_thread_leads_to_its_latency_and_back() {
+        let model = model(Invention::default(), 12);
+        let mut pane = ProcessPane::open(busiest(&model), &model).unwrap();
+        pane.command(Command::NextTab, &model);
+        let thread = pane.threads.selected().unwrap();
+        pane.command(Command::Enter, &model);
+        let drawn = lines(&mut pane, &model, 100, 30).join("\n");
+        assert!(drawn.contains(&format!("thread {} only", thread.tid)), "{drawn}");
+        assert!(!drawn.contains("requests, queue and device"), "a thread has no requests of its own");
+        assert!(matches!(pane.command(Command::Back, &model), Outcome::Done));
+        assert_eq!(pane.context(), Context::Threads);
+        assert!(matches!(pane.command(Command::Back, &model), Outcome::Ignored), "and out of the process");
+    }
+
+    #[test]
+    fn the_view_outlives_the_process() {
+        let mut source = Invented::new(Invention::default());
+        let limits = Limits { keep_exited: std::time::Duration::from_secs(2), ..Limits::default() };
+        let mut model = Model::new(source.session(), limits);
+        // Watches everything from the start, until something that was watched is gone.
+        let mut panes: Vec<ProcessPane> = Vec::new();
+        for _ in 0..200 {
+            model.apply(source.tick());
+            for process in model.processes() {
+                if panes.iter().all(|pane| pane.key != process.key) && process.exited.is_none() {
+                    panes.extend(ProcessPane::open(process.key, &model));
+                }
+            }
+            panes.iter_mut().for_each(|pane| pane.tick(&model, false));
+            if panes.iter().any(|pane| pane.forgotten) {
+                break;
+            }
+        }
+        let pane = panes.iter_mut().find(|pane| pane.forgotten).expect("a compiler that ended");
+        assert!(model.process(pane.key).is_none());
+        let about = pane.about(&model);
+        assert!(about.contains("exited (status ") || about.contains("killed by "), "{about}");
+        assert!(about.contains("s ago"), "{about}");
+        assert!(matches!(pane.command(Command::Lens, &model), Outcome::Say(_)), "there is nothing left to ask");
+        let drawn = lines(pane, &model, 80, 21).join("\n");
+        assert!(drawn.contains("[on-CPU]"), "{drawn}");
+        (0..4).for_each(|_| {
+            pane.command(Command::NextTab, &model);
+            lines(pane, &model, 80, 21);
+        });
+    }
+
+    #[test]
+    fn any_size_of_any_process() {
+        let model = model(Invention { hostile: true, nodes: 2, ..Invention::default() }, 6);
+        let hostile = model.processes().filter(|process| process.facts.comm.contains(char::is_control));
+        let keys: Vec<ProcessKey> = hostile.map(|process| process.key).chain([busiest(&model)]).collect();
+        assert!(keys.len() > 1, "there is a hostile process");
+        for key in keys {
+            let mut pane = ProcessPane::open(key, &model).unwrap();
+            for _ in TABS {
+                any_size(&mut pane, &model);
+                pane.command(Command::NextTab, &model);
+            }
+            assert!(!pane.title(&model).contains(char::is_control));
+            assert!(!pane.about(&model).contains(char::is_control));
+        }
+    }
 
     #[test]
     fn wait_statuses_in_words() {

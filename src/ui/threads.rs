@@ -345,6 +345,9 @@ fn compare(what: What, a: &Thread, b: &Thread) -> Ordering {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::collect::Source;
+    use crate::collect::invented::{Invented, Invention};
+    use crate::ui::testing::{lines, model};
 
     #[test]
     fn largest_reason_with_its_share() {
@@ -355,6 +358,52 @@ mod tests {
         ns[State::Disk] = 30;
         ns[State::Lock] = 10;
         assert_eq!(blocked_by(&ns), "disk 75.0 %");
+    }
+
+    #[test]
+    fn rows_are_the_threads_in_order() {
+        let model = model(Invention::default(), 8);
+        let process = model.processes().max_by_key(|process| process.threads).unwrap();
+        let mut pane = ThreadsPane::new(process.key);
+        let drawn = lines(&mut pane, &model, 160, 40);
+        assert_eq!(pane.rows.len(), model.threads(process.key).len());
+        let on_cpu = |key: &ThreadKey| model.thread(*key).unwrap().tick.ns.on_cpu();
+        assert!(pane.rows.windows(2).all(|pair| on_cpu(&pair[0]) >= on_cpu(&pair[1])));
+        for (row, key) in drawn[1..].iter().zip(&pane.rows) {
+            let thread = model.thread(*key).unwrap();
+            let words: Vec<&str> = row.split_whitespace().collect();
+            assert!(words.contains(&&*key.tid.to_string()), "{row}");
+            if let (Some(now), Some(number)) = (thread.now, thread.syscall)
+                && now.is_blocked()
+            {
+                let name = syscalls::name("x86_64", number).unwrap();
+                assert!(row.contains(now.name()) && row.contains(name), "{row}: {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn cursor_stays_on_its_thread_and_order_can_be_held() {
+        let mut source = Invented::new(Invention::default());
+        let mut model = Model::new(source.session(), crate::model::Limits::default());
+        (0..3).for_each(|_| model.apply(source.tick()));
+        let key = model.processes().max_by_key(|process| process.threads).unwrap().key;
+        let mut pane = ThreadsPane::new(key);
+        pane.tick(&model, false);
+        pane.command(Command::Down, &model);
+        let (selected, order) = (pane.selected(), pane.rows.clone());
+        model.apply(source.tick());
+        pane.tick(&model, true);
+        assert_eq!(pane.rows[..order.len().min(pane.rows.len())], order, "held");
+        (0..5).for_each(|_| {
+            model.apply(source.tick());
+            pane.tick(&model, false);
+            assert_eq!(pane.selected(), selected);
+        });
+        pane.command(Command::Reverse, &model);
+        assert_eq!(pane.selected(), selected);
+        let on_cpu = |key: &ThreadKey| model.thread(*key).unwrap().tick.ns.on_cpu();
+        assert!(pane.rows.windows(2).all(|pair| on_cpu(&pair[0]) <= on_cpu(&pair[1])));
     }
 
     #[test]

@@ -109,7 +109,8 @@ impl Painter<'_> {
             return self.theme.dim();
         }
         let What::Frame(_) = cell.what else { return self.fold_style() };
-        let tint = (node.id >> 7) as usize % TINTS;
+        // By module: calls within one keep their tint from row to row, calls into another show.
+        let tint = node.module.bytes().fold(0usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into())) % TINTS;
         let plain = self.fill(node);
         let style = tinted(plain, tint);
         if left.is_some_and(|left| left.bg == style.bg) { tinted(plain, tint + 1) } else { style }
