@@ -32,6 +32,7 @@ done
 # Everything that shall be seen descends from this one shell, in a process group of its own.
 cat >"$work/day.sh" <<'DAY'
 cd "$1"
+PATH=/usr/bin:/bin
 (while :; do for n in 1 2 3 4; do clang -O2 -c -o /dev/null "src/part$n.c"; done; done) &
 (while :; do tar -c -C /usr/share/doc . 2>/dev/null | gzip -6 | sha256sum >/dev/null; done) &
 (while :; do dd if=blocks of=/dev/null bs=64k iflag=direct status=none; sleep 0.4; done) &
@@ -39,9 +40,27 @@ cd "$1"
 for hog in 1 2 3; do
     (while :; do timeout 3 taskset -c 0 sh -c 'while :; do :; done'; sleep 2; done) &
 done
+# Threads that fight for a lock, and a script that reads and writes a pipe; left out where the interpreter is.
+command -v python3 >/dev/null && python3 convoy.py &
+command -v perl >/dev/null &&
+    (while :; do perl -e 'print "line $_\n" for 1..200000' | perl -ne '$n{length()}++; END { print %n }' >/dev/null; sleep 0.3; done) &
 sleep 3600 &
 wait
 DAY
+cat >"$work/convoy.py" <<'CONVOY'
+import threading, time
+
+lock = threading.Lock()
+
+def work(turns):
+    while True:
+        with lock:
+            sum(i * i for i in range(turns))
+            time.sleep(0.002)
+
+for turns in (500, 2000, 8000, 20000):
+    threading.Thread(target=work, args=(turns,)).start()
+CONVOY
 setsid bash "$work/day.sh" "$work" &
 root=$!
 sleep 2
