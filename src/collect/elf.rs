@@ -9,11 +9,13 @@
 //! that shrinks is a short read, not a SIGBUS.
 
 use gimli::{BaseAddresses, CallFrameInstruction, EhFrame, EhFrameHdr, LittleEndian, Register, UnwindSection};
+use rustix::time::ClockId;
 use std::cmp::Reverse;
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::time::{Duration, Instant};
+
+use super::host::now_ns;
 
 /// What is wanted of a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -85,8 +87,8 @@ const MAX_TABLE: u64 = 256 << 20;
 const MAX_EH_FRAME: u64 = 4 << 20;
 /// Of a C library; the largest has 2 MB.
 const MAX_CODE: u64 = 8 << 20;
-/// For the call frame information of one file.
-const MAX_TIME: Duration = Duration::from_millis(500);
+/// CPU time for the call frame information of one file; real ones take 10 ms.
+const MAX_CPU_NS: u64 = 2_000_000_000;
 /// Program headers, section headers.
 const MAX_HEADERS: u16 = 4096;
 /// Where an entry point has no call frame information: longer than any `_start`.
@@ -346,10 +348,10 @@ fn functions_in(frames: &[u8], bases: &BaseAddresses) -> Vec<(Range<u64>, Option
     let section = EhFrame::new(frames, LittleEndian);
     let mut entries = section.entries(bases);
     let mut functions = Vec::new();
-    // Many functions may share one endless prologue: real files take 10 ms.
-    let begun = Instant::now();
+    // Many functions may share one endless prologue.
+    let begun = now_ns(ClockId::ThreadCPUTime);
     while let Ok(Some(entry)) = entries.next() {
-        if begun.elapsed() > MAX_TIME {
+        if now_ns(ClockId::ThreadCPUTime).saturating_sub(begun) > MAX_CPU_NS {
             break;
         }
         let gimli::CieOrFde::Fde(partial) = entry else { continue };

@@ -204,6 +204,9 @@ impl Files {
         };
         let module = Module { path: mapping.path.clone(), kind: ModuleKind::File, build_id };
         let index = self.files.len();
+        if role != Role::Other && matches!(facts, Facts::Pending(_)) {
+            self.pending.push(index);
+        }
         let module = interner.module(module, names);
         self.files.push(CodeFile { module, path: None, key: opened.as_ref().map(|(key, _)| *key), facts, used: 0 });
         match opened {
@@ -218,6 +221,9 @@ impl Files {
         let Ok(path) = path.try_clone() else { return Facts::Ready(ElfFacts::default()) };
         if self.jobs.send(Job { path: Arc::new(path), role, reply }).is_err() {
             return Facts::Ready(ElfFacts::default());
+        }
+        if self.patience.is_zero() {
+            return Facts::Pending(answer);
         }
         let begun = Instant::now();
         let facts = answer.recv_timeout(PATIENCE.min(self.patience));

@@ -225,6 +225,12 @@ impl Resolver {
         self.files.be_impatient();
     }
 
+    /// Whether no stack waits for a file to be read.
+    #[cfg(test)]
+    pub fn has_judged_all(&self) -> bool {
+        self.unjudged.is_empty()
+    }
+
     fn locate(&mut self, process: ProcessKey, user_ips: &[u64], names: &mut Names) {
         self.located.clear();
         if user_ips.is_empty() {
