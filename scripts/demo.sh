@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# Records a capture that is worth looking at: a build, a pipeline, hogs on one CPU, direct reads and synced writes, all at
-# once, and leaves out of it whatever else this machine runs.
+# Records a capture that is worth looking at: a shop (demo.c), a build, a pipeline, hogs on one CPU, direct reads and synced
+# writes, all at once, and leaves out of it whatever else this machine runs.
 #
 #   scripts/demo.sh SBERF OUT.sberf [SECONDS]
 set -euo pipefail
 sberf=$(realpath "$1") out=$(realpath -m "$2") seconds=${3:-20}
 cd "$(dirname "$0")/.."
 
-work=$(mktemp -d)
+work=$(mktemp -d /var/tmp/shop.XXXX)
 mkdir "$work/src"
+"$(scripts/clang.sh)" -O1 -g1 -fno-omit-frame-pointer -mno-omit-leaf-frame-pointer -pthread -o "$work/shop" scripts/demo.c
 root=
 finish() {
     [ -z "$root" ] || kill -TERM -- "-$root" 2>/dev/null || true
@@ -33,17 +34,16 @@ done
 cat >"$work/day.sh" <<'DAY'
 cd "$1"
 PATH=/usr/bin:/bin
-(while :; do for n in 1 2 3 4; do clang -O2 -c -o /dev/null "src/part$n.c"; done; done) &
-(while :; do tar -c -C /usr/share/doc . 2>/dev/null | gzip -6 | sha256sum >/dev/null; done) &
-(while :; do dd if=blocks of=/dev/null bs=64k iflag=direct status=none; sleep 0.4; done) &
-(while :; do dd if=/dev/zero of=synced bs=16k count=64 oflag=dsync status=none; sleep 0.2; done) &
-for hog in 1 2 3; do
-    (while :; do timeout 3 taskset -c 0 sh -c 'while :; do :; done'; sleep 2; done) &
-done
+./shop journal &
+(while :; do for n in 1 2 3 4; do clang -O2 -c -o /dev/null "src/part$n.c"; sleep 1; done; done) &
+(while :; do tar -c -C /usr/share/doc . 2>/dev/null | gzip -1 >/dev/null; sleep 2; done) &
+(while :; do dd if=blocks of=/dev/null bs=64k iflag=direct status=none; sleep 1.5; done) &
+(while :; do dd if=/dev/zero of=synced bs=16k count=64 oflag=dsync status=none; sleep 0.5; done) &
+(while :; do sleep 6; for hog in 1 2 3; do timeout 2 taskset -c 0 sh -c 'while :; do :; done' & done; wait; done) &
 # Threads that fight for a lock, and a script that reads and writes a pipe; left out where the interpreter is.
 command -v python3 >/dev/null && python3 convoy.py &
 command -v perl >/dev/null &&
-    (while :; do perl -e 'print "line $_\n" for 1..200000' | perl -ne '$n{length()}++; END { print %n }' >/dev/null; sleep 0.3; done) &
+    (while :; do perl -e 'print "line $_\n" for 1..200000' | perl -ne '$n{length()}++; END { print %n }' >/dev/null; sleep 2; done) &
 sleep 3600 &
 wait
 DAY

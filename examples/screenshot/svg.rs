@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use ratatui::buffer::{Buffer, Cell};
 use ratatui::style::{Color, Modifier};
+use ratatui::text::Span;
 
 /// Size of a cell, and where in it letters stand.
 const WIDTH: f32 = 8.4;
@@ -122,17 +123,24 @@ fn flush(run: &mut Run, y: u16, out: &mut String) {
             attributes += attribute;
         }
     }
-    // Leading blanks move the start instead: some renderers drop them.
-    let blanks = text.chars().take_while(|c| *c == ' ').count() as u16;
-    let trimmed = text.trim();
-    let trailing = text.chars().rev().take_while(|c| *c == ' ').count() as u16;
-    let (start, length) = (f32::from(from + blanks) * WIDTH, f32::from(cells - blanks - trailing) * WIDTH);
-    let _ = writeln!(
-        out,
-        r#"<text x="{start:.1}" y="{:.1}" textLength="{length:.1}" lengthAdjust="spacingAndGlyphs" fill="{fg}"{attributes}>{}</text>"#,
-        top + BASELINE,
-        escape(trimmed)
-    );
+    // Blanks move the start of what follows instead: some renderers drop or collapse them.
+    let mut column = 0;
+    for word in text.split_inclusive("  ") {
+        let cells = Span::raw(word).width() as u16;
+        let blanks = word.chars().take_while(|c| *c == ' ').count() as u16;
+        let trimmed = word.trim();
+        if !trimmed.is_empty() {
+            let start = f32::from(from + column + blanks) * WIDTH;
+            let length = Span::raw(trimmed).width() as f32 * WIDTH;
+            let _ = writeln!(
+                out,
+                r#"<text x="{start:.1}" y="{:.1}" textLength="{length:.1}" lengthAdjust="spacingAndGlyphs" fill="{fg}"{attributes}>{}</text>"#,
+                top + BASELINE,
+                escape(trimmed)
+            );
+        }
+        column += cells;
+    }
 }
 
 /// Parts of a cell, in eighths: (x, y, width, height), and how much of it is inked.
