@@ -496,8 +496,13 @@ impl App {
             let x = draw::put(buf, start, area.y, &place.number.to_string(), 1, self.theme.accent());
             draw::put(buf, x + 1, area.y, place.name, area.right().saturating_sub(x + 1), style);
         }
-        let held = if self.order_held { "order held " } else { "" };
-        draw::put_right(buf, area, held, self.theme.warn());
+        self.render_order_held(area, buf);
+    }
+
+    fn render_order_held(&self, area: Rect, buf: &mut Buffer) {
+        if self.order_held {
+            draw::put_right(buf, area, " order held ", self.theme.warn());
+        }
     }
 
     fn render_breadcrumb(&self, model: &Model, area: Rect, buf: &mut Buffer) {
@@ -512,6 +517,7 @@ impl App {
         let rest = Rect { x, width: area.right() - x, ..area };
         let about = self.pane().about(model);
         draw::put(buf, rest.x, rest.y, &about, rest.width, self.theme.text());
+        self.render_order_held(area, buf);
     }
 
     fn render_footer(&self, area: Rect, buf: &mut Buffer) {

@@ -151,7 +151,9 @@ fn push_process(
     if !selection.threads && !selection.opened.contains(&process.key) {
         return;
     }
-    let threads = model.threads(process.key);
+    // Threads that exited in an earlier tick have nothing to say of this one.
+    let mut threads = model.threads(process.key);
+    threads.retain(|thread| thread.exited_ns.is_none() || thread.tick.ns.total() > 0);
     if threads.len() < 2 {
         return;
     }

@@ -463,3 +463,21 @@ fn help_says_what_was_lost() {
     screen.keys("?");
     assert!(screen.draw().iter().any(|line| line.contains("lost 1.4k") && line.contains("map full")));
 }
+
+#[test]
+fn a_thread_that_exited_shows_in_its_last_tick_only() {
+    let threads = |last: Option<State>| {
+        let mut tick = tick(1);
+        tick.processes = vec![facts(10, 0, 0, &["pool"])];
+        tick.threads = [10, 11, 12].map(|id| thread(10, id, &[(State::User, MS)])).into();
+        tick.threads[2].now = last;
+        tick
+    };
+    let mut screen = Screen::new(model_of([threads(Some(State::User)), threads(None)]), 118, 24);
+    screen.keys("H");
+    assert_eq!(screen.commands().len(), 4);
+    let mut without = threads(None);
+    without.threads.pop();
+    screen.tick(without, LATER);
+    assert_eq!(screen.commands().len(), 3);
+}
