@@ -20,7 +20,7 @@ pub enum News {
     Loaded(Box<Session>),
     /// The next batch.
     Batch(Batch),
-    /// Something that the person should know.
+    /// Recording failed; the source goes on.
     Said(String),
     /// There is no more; an error says why.
     Ended(Result<(), String>),

@@ -94,7 +94,7 @@ struct Top {
     replay: bool,
     /// The source has ended, or told its session; before that, its error is the program's.
     loaded: bool,
-    /// What the source said last, if it failed.
+    /// What went wrong meanwhile: said again at the end, where it stays.
     error: Option<String>,
     started: Instant,
     drawn: Option<Instant>,
@@ -271,7 +271,10 @@ impl Top {
                 self.app.behind(self.held.ticks());
             }
             News::Batch(batch) => self.take_in(batch),
-            News::Said(text) => self.app.notify(text),
+            News::Said(text) => {
+                self.app.notify(text.clone());
+                self.error = Some(text);
+            }
             News::Ended(Err(error)) if !self.loaded => return Some(End::Failed(error)),
             News::Ended(result) => {
                 self.app.ended();

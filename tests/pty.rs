@@ -80,14 +80,17 @@ fn press_everything(terminal: &mut Terminal) {
 #[test]
 fn every_key_is_taken_and_q_quits() {
     let dir = common::demo();
-    let mut terminal = Terminal::start(&["top", "--read", "demo.sberf"], &[], dir.path(), (40, 120));
-    terminal.wait_for("COMMAND");
-    press_everything(&mut terminal);
-    terminal.press(b"1");
-    terminal.press(b"q");
-    let status = terminal.end();
-    assert!(status.success(), "{status:?}");
-    terminal.assert_given_back();
+    let recorded = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/demo.sberf");
+    for file in ["demo.sberf", recorded] {
+        let mut terminal = Terminal::start(&["top", "--read", file], &[], dir.path(), (40, 120));
+        terminal.wait_for("COMMAND");
+        press_everything(&mut terminal);
+        terminal.press(b"1");
+        terminal.press(b"q");
+        let status = terminal.end();
+        assert!(status.success(), "{status:?}");
+        terminal.assert_given_back();
+    }
 }
 
 #[test]
@@ -278,6 +281,58 @@ fn w_writes_what_is_shown_and_overwrites_nothing() {
     }
     terminal.press(b"\x03");
     assert!(terminal.end().success());
+}
+
+#[test]
+fn ascii_means_ascii() {
+    let dir = common::demo();
+    let mut terminal = Terminal::start(&["top", "--read", "demo.sberf", "--ascii"], &[], dir.path(), (40, 120));
+    terminal.wait_for("COMMAND");
+    for keys in [&b"2"[..], b"3", b"4", b"1\r", b"\t", b"\t", b"?"] {
+        terminal.press(keys);
+        terminal.settle(Duration::from_millis(100));
+    }
+    assert!(terminal.raw().is_ascii(), "{:?}", terminal.raw().chars().find(|c| !c.is_ascii()));
+    terminal.press(b"\x03");
+    assert!(terminal.end().success());
+}
+
+/// Root of a user namespace has every capability there, and none that counts.
+#[test]
+fn a_kernel_that_refuses_is_one_line_on_a_terminal_as_it_was() {
+    if let Err(why) = common::can_run_live() {
+        return println!("skipped: {why}");
+    }
+    let dir = common::demo();
+    let mut terminal = Terminal::start_shell("exec unshare -U -r $SBERF top", dir.path(), (24, 80));
+    assert_eq!(terminal.end().exit_code(), 1);
+    if terminal.raw().contains("unshare") {
+        return println!("skipped: {}", terminal.raw());
+    }
+    terminal.assert_given_back();
+    let left = terminal.raw();
+    let left = left.rsplit("\x1b[?1049l").next().unwrap_or_default();
+    assert_eq!(left.trim_end().lines().count(), 1, "{left:?}");
+    assert!(left.starts_with("sberf: ") && left.contains("CAP_BPF"), "{left:?}");
+}
+
+#[test]
+fn a_full_disk_ends_the_recording_and_the_screen_goes_on() {
+    if let Err(why) = common::can_run_live() {
+        return println!("skipped: {why}");
+    }
+    let dir = common::demo();
+    let script = "ulimit -f 200; exec $SBERF top -d 0.1 --write live.sberf";
+    let mut terminal = Terminal::start_shell(script, dir.path(), (40, 160));
+    terminal.wait_for("recording stopped");
+    let (ticks, _) = common::read_capture(&dir.path().join("live.sberf"));
+    assert!(ticks > 0);
+    let stopped = body(&terminal);
+    terminal.wait_until("going on", |terminal| body(terminal) != stopped);
+    terminal.press(b"q");
+    assert_eq!(terminal.end().exit_code(), 1, "a recording that is not whole is not a success");
+    terminal.assert_given_back();
+    assert!(terminal.text().contains("recording stopped"), "said again where it can be read: {}", terminal.text());
 }
 
 #[test]

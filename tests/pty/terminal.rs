@@ -39,21 +39,36 @@ impl Terminal {
     /// Starts sberf on a terminal of (rows, columns).
     pub fn start(args: &[&str], env: &[(&str, &str)], dir: &Path, cells: (u16, u16)) -> Self {
         let terminal = Self::start_unread(args, env, dir, cells);
-        let see = Arc::clone(&terminal.seen);
-        let reader = terminal.master.as_ref().unwrap().try_clone_reader().unwrap();
-        std::thread::spawn(move || watch(reader, &see));
+        terminal.watch();
         terminal
     }
 
-    /// The same, but nobody takes what it writes: as over a line that hangs.
+    /// Starts a shell that becomes sberf.
+    pub fn start_shell(script: &str, dir: &Path, cells: (u16, u16)) -> Self {
+        let terminal = Self::spawn("sh", &["-c", script], &[("SBERF", env!("CARGO_BIN_EXE_sberf"))], dir, cells);
+        terminal.watch();
+        terminal
+    }
+
+    /// As `start`, but nobody takes what it writes: as over a line that hangs.
     pub fn start_unread(args: &[&str], env: &[(&str, &str)], dir: &Path, cells: (u16, u16)) -> Self {
+        Self::spawn(env!("CARGO_BIN_EXE_sberf"), args, env, dir, cells)
+    }
+
+    fn watch(&self) {
+        let see = Arc::clone(&self.seen);
+        let reader = self.master.as_ref().unwrap().try_clone_reader().unwrap();
+        std::thread::spawn(move || watch(reader, &see));
+    }
+
+    fn spawn(program: &str, args: &[&str], env: &[(&str, &str)], dir: &Path, cells: (u16, u16)) -> Self {
         let pair = native_pty_system().openpty(size(cells)).unwrap();
         let before = format!("{:?}", pair.master.get_termios().unwrap());
         let mut tty = std::fs::OpenOptions::new();
         tty.read(true).write(true).custom_flags(libc::O_NOCTTY);
         let tty = tty.open(pair.master.tty_name().unwrap()).unwrap();
         let sane = rustix::termios::tcgetattr(&tty).unwrap();
-        let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_sberf"));
+        let mut command = CommandBuilder::new(program);
         command.args(args);
         command.cwd(dir);
         for name in ["NO_COLOR", "COLORTERM", "COLORFGBG", "SBERF_TEST_PANIC", "RUST_BACKTRACE"] {
