@@ -80,7 +80,7 @@ fn times(slices: &[Slice], body: Rect, theme: &Theme, line: Rect, buf: &mut Buff
     let age = now.end_ns.saturating_sub(first.end_ns.saturating_sub(first.len_ns));
     let text = format!("{} ago", format::age(age));
     let room = line.right().saturating_sub(x + 4);
-    if format::width(&text) as u16 + 1 <= room {
+    if (format::width(&text) as u16) < room {
         draw::put(buf, x, line.y, &text, room, theme.dim());
     }
 }
