@@ -47,10 +47,24 @@ impl Mapping {
 /// # Errors
 /// NotFound if it is gone, even if another has its pid now.
 pub fn open_process(key: ProcessKey) -> io::Result<OwnedFd> {
+    let began = key.start_ns / ns_per_clock_tick();
+    open_if(key.tgid, |ticks| ticks == began)
+}
+
+/// A descriptor of `/proc/PID` of the process that had this pid at `start_ns` (CLOCK_BOOTTIME).
+///
+/// # Errors
+/// NotFound if it is gone.
+pub fn open_elder(tgid: u32, start_ns: u64) -> io::Result<OwnedFd> {
+    let then = start_ns / ns_per_clock_tick();
+    open_if(tgid, |ticks| ticks < then)
+}
+
+fn open_if(tgid: u32, is_right: impl Fn(u64) -> bool) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let dir = rustix::fs::open(format!("/proc/{}", key.tgid), flags, Mode::empty())?;
+    let dir = rustix::fs::open(format!("/proc/{tgid}"), flags, Mode::empty())?;
     match start_ticks(&read_at(&dir, "stat", 4096)?) {
-        Some(ticks) if ticks == key.start_ns / ns_per_clock_tick() => Ok(dir),
+        Some(ticks) if is_right(ticks) => Ok(dir),
         _ => Err(io::ErrorKind::NotFound.into()),
     }
 }

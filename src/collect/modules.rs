@@ -205,8 +205,14 @@ impl Resolver {
 
     /// A process became another program: what was mapped is void.
     pub fn exec(&mut self, process: ProcessKey) {
-        self.spaces.void(process);
+        self.spaces.exec(process);
         self.jit.remove(&process);
+    }
+
+    /// A process was made: until it becomes another program, what its parent has mapped is mapped in it, too. Helps when it
+    /// is gone before we could look.
+    pub fn fork(&mut self, child: ProcessKey, parent: u32) {
+        self.spaces.fork(child, parent);
     }
 
     /// Frames and stacks that were let go to stay within bounds, and frames whose names could not be asked for.
@@ -261,10 +267,10 @@ impl Resolver {
             self.located.truncate(root + 1);
             return StackEnd::Complete;
         }
-        // The outermost "return addresses" of a walk gone astray often lie on the stack or the heap. The leaf stays.
-        let strays = self.located.iter().skip(1).rev().take_while(|located| located.stray).count();
-        self.located.truncate(self.located.len() - strays);
-        if truncated && strays == 0 { StackEnd::Truncated } else { StackEnd::Broken }
+        // A "return address" where no code is: from there on the walk followed something else. The leaf was no guess.
+        let sound = self.located.iter().skip(1).position(|located| located.stray).map(|at| at + 1);
+        self.located.truncate(sound.unwrap_or(usize::MAX));
+        if truncated && sound.is_none() { StackEnd::Truncated } else { StackEnd::Broken }
     }
 
     fn kernel_frame(&mut self, address: u64, names: &mut Names) -> FrameId {

@@ -268,11 +268,37 @@ fn a_process_that_is_gone_keeps_its_addresses() {
 }
 
 #[test]
+fn a_child_that_is_gone_had_its_parents_code() {
+    let Some(mut fixture) = Fixture::start(WALKS, WITH_FRAME_POINTERS) else { return };
+    let mut session = Session::start();
+    let (parent, walk) = (fixture.key(), fixture.addresses());
+    let child = |start_ns| ProcessKey { tgid: u32::MAX >> 8, start_ns };
+    let born = child(parent.start_ns + 3 * ns_per_clock_tick());
+    session.resolver.fork(born, parent.tgid);
+    let stack = session.stack(born, &walk[..2]);
+    assert_eq!(session.functions(stack), ["inner", "walk"]);
+    // It had become another program; its parent has since; its parent's pid went to one that is younger.
+    let (changed, orphan) = (child(born.start_ns + 1), child(born.start_ns + 2));
+    let elder = child(parent.start_ns.saturating_sub(ns_per_clock_tick()));
+    session.resolver.fork(changed, parent.tgid);
+    session.resolver.exec(changed);
+    session.resolver.fork(elder, parent.tgid);
+    let stacks = [changed, elder].map(|key| session.stack(key, &walk[..2]));
+    session.resolver.fork(orphan, parent.tgid);
+    session.resolver.exec(parent);
+    for stack in [stacks[0], stacks[1], session.stack(orphan, &walk[..2])] {
+        let frames = session.frames(stack);
+        assert_eq!(session.path(frames[0]), "[exited]");
+    }
+}
+
+#[test]
 fn addresses_that_are_not_code_end_a_stack() {
     let mut session = Session::start();
     let (on_stack, process) = (0u64, key(std::process::id()));
     let here = addresses_that_are_not_code_end_a_stack as *const () as u64 + 1;
-    let stack = session.stack(process, &[here, here, &raw const on_stack as u64, 8]);
+    // What comes behind the first address without code is no better than that.
+    let stack = session.stack(process, &[here, here, &raw const on_stack as u64, here, 8]);
     assert_eq!(session.end(stack), StackEnd::Broken);
     let functions = session.functions(stack);
     assert_eq!(functions.len(), 2, "{functions:?}");

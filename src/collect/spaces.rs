@@ -17,6 +17,8 @@ const BELIEVED: Duration = Duration::from_secs(1);
 const BETWEEN_READS: Duration = Duration::from_millis(250);
 /// Processes that are remembered, each with one descriptor; never more than a quarter of what we may have.
 const MAX_SPACES: usize = 512;
+/// Processes whose parent is remembered.
+const MAX_FORKS: usize = 2048;
 /// How long the mappings of a process that exited are kept: samples of it are drained after its exit.
 const KEPT: Duration = Duration::from_secs(3);
 
@@ -83,8 +85,12 @@ pub struct Space {
 }
 
 impl Space {
-    fn open(key: ProcessKey, now: Instant) -> Self {
-        let opened = mappings::open_process(key);
+    fn open(key: ProcessKey, parent: Option<u32>, now: Instant) -> Self {
+        let opened = mappings::open_process(key).or_else(|error| match parent {
+            // Its parent's is the same, if that is still there: whoever got its pid since began after this child.
+            Some(parent) => mappings::open_elder(parent, key.start_ns),
+            None => Err(error),
+        });
         let why = match &opened {
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Why::Denied,
             _ => Why::Gone,
@@ -190,6 +196,13 @@ fn program_of(dir: &OwnedFd) -> Option<String> {
 pub struct Spaces {
     spaces: FxHashMap<ProcessKey, Space>,
     most: usize,
+    /// Parents (tgid) of processes that still are what their parent was when they were made.
+    forks: FxHashMap<ProcessKey, Fork>,
+}
+
+struct Fork {
+    parent: u32,
+    exited: Option<Instant>,
 }
 
 impl Spaces {
@@ -197,7 +210,7 @@ impl Spaces {
     pub fn new() -> Self {
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
         let most = MAX_SPACES.min(usize::try_from(limit / 4).unwrap_or(MAX_SPACES)).max(4);
-        Spaces { spaces: FxHashMap::default(), most }
+        Spaces { spaces: FxHashMap::default(), most, forks: FxHashMap::default() }
     }
 
     /// The address space of a process.
@@ -206,14 +219,24 @@ impl Spaces {
             let oldest = self.spaces.iter().min_by_key(|(_, space)| space.used).map(|(&key, _)| key);
             oldest.and_then(|key| self.spaces.remove(&key));
         }
-        let space = self.spaces.entry(key).or_insert_with(|| Space::open(key, now));
+        let parent = self.forks.get(&key).map(|fork| fork.parent);
+        let space = self.spaces.entry(key).or_insert_with(|| Space::open(key, parent, now));
         space.used = now;
         space
     }
 
-    /// The process is another program now.
-    pub fn void(&mut self, key: ProcessKey) {
+    /// The process is another program now: what is known of it is void, and it says nothing of its children any more.
+    pub fn exec(&mut self, key: ProcessKey) {
         self.spaces.remove(&key);
+        self.forks.remove(&key);
+        self.forks.retain(|_, fork| fork.parent != key.tgid);
+    }
+
+    /// The process was made by that parent.
+    pub fn fork(&mut self, child: ProcessKey, parent: u32) {
+        if self.forks.len() < MAX_FORKS {
+            self.forks.insert(child, Fork { parent, exited: None });
+        }
     }
 
     /// The process exited: what is known of it will be let go soon.
@@ -221,12 +244,16 @@ impl Spaces {
         if let Some(space) = self.spaces.get_mut(&key) {
             space.exited.get_or_insert(now);
         }
+        if let Some(fork) = self.forks.get_mut(&key) {
+            fork.exited.get_or_insert(now);
+        }
     }
 
     /// Lets go of those that exited; gives their keys.
     pub fn expire(&mut self, now: Instant) -> Vec<ProcessKey> {
-        let over = |space: &Space| space.exited.is_some_and(|at| now.saturating_duration_since(at) > KEPT);
-        let gone: Vec<_> = self.spaces.iter().filter(|(_, space)| over(space)).map(|(&key, _)| key).collect();
+        let over = |exited: Option<Instant>| exited.is_some_and(|at| now.saturating_duration_since(at) > KEPT);
+        self.forks.retain(|_, fork| !over(fork.exited));
+        let gone: Vec<_> = self.spaces.iter().filter(|(_, space)| over(space.exited)).map(|(&key, _)| key).collect();
         gone.iter().for_each(|key| drop(self.spaces.remove(key)));
         gone
     }

@@ -251,8 +251,12 @@ impl Live {
     /// process that became another program first voids what was known of its memory.
     fn learn(&mut self) {
         let (events, malformed) = self.rings.life.as_ref().map_or((Vec::new(), 0), |ring| life::events(&ring.take()));
-        for event in events.iter().filter(|event| event.what == Life::Exec) {
-            self.resolver.exec(event.process);
+        for event in &events {
+            match event.what {
+                Life::Fork { parent } => self.resolver.fork(event.process, parent),
+                Life::Exec => self.resolver.exec(event.process),
+                Life::Exit { .. } => {}
+            }
         }
         self.events.extend(events);
         let frames = self.rings.frames.take();
