@@ -1,0 +1,65 @@
+//! Processes that come and go.
+
+use std::collections::{HashMap, HashSet};
+
+use sberf::tick::{Life, Loss, ThreadTick};
+
+use crate::machine::machine;
+use crate::recording::{Recorded, Recording, total};
+use crate::workload::Workload;
+
+const CHILDREN: usize = 1000;
+
+#[test]
+fn a_thousand_forks_execs_and_exits() {
+    let Some(_machine) = machine() else { return };
+    let mut forks = Workload::prepare("forks", &[&CHILDREN.to_string(), "2000"]);
+    let recording = Recording::start();
+    forks.run();
+    recording.wait_past(forks.number("end_ns"));
+    let seen = recording.stop();
+
+    let born = children_of(&seen, forks.pid());
+    assert_eq!(born.len(), CHILDREN, "forks");
+    assert_eq!(born.iter().collect::<HashSet<_>>().len(), CHILDREN, "each its own");
+    let theirs = born.iter().copied().collect::<HashSet<_>>();
+    let of_them = |event: &&sberf::tick::Event| theirs.contains(&event.process.tgid);
+    let execs = seen.events().filter(of_them).filter(|event| event.what == Life::Exec).count();
+    assert_eq!(execs, CHILDREN, "execs");
+    let statuses = seen
+        .events()
+        .filter(of_them)
+        .filter_map(|event| match event.what {
+            Life::Exit { status } => Some((event.process.tgid, status)),
+            _ => None,
+        })
+        .collect::<HashMap<_, _>>();
+    assert_eq!(statuses.len(), CHILDREN, "exits");
+    for (number, tgid) in born.iter().enumerate() {
+        assert_eq!(statuses[tgid], (number as u32 % 100) << 8, "wait status of child {number}");
+    }
+    assert_eq!((seen.lost(Loss::LifeRingFull), seen.lost(Loss::DeadRingFull)), (0, 0));
+    check_time_of_the_dead(&seen, &theirs, forks.number("children_ns"));
+}
+
+fn children_of(seen: &Recorded, parent: u32) -> Vec<u32> {
+    let child = |event: &sberf::tick::Event| match event.what {
+        Life::Fork { parent: of } if of == parent => Some(event.process.tgid),
+        _ => None,
+    };
+    seen.events().filter_map(child).collect()
+}
+
+/// What the children used is what the parent was credited when it waited for them (`cutime + cstime`, exact in sum).
+fn check_time_of_the_dead(seen: &Recorded, children: &HashSet<u32>, credited: u64) {
+    let threads: Vec<&ThreadTick> =
+        seen.ticks().flat_map(|tick| &tick.threads).filter(|thread| children.contains(&thread.process.tgid)).collect();
+    let ours = total(threads.iter().map(|thread| &thread.ns)).on_cpu();
+    let off = 100.0 * (ours as f64 / credited as f64 - 1.0);
+    assert!(off.abs() <= 1.0, "{ours} ns on CPUs, the parent was credited {credited} ns: {off:+.2} %");
+    let distinct = threads.iter().map(|thread| thread.key).collect::<HashSet<_>>();
+    assert_eq!(distinct.len(), children.len(), "each child in the ticks, as one thread");
+    for child in threads {
+        assert!(child.ns.total() < 2_000_000_000, "a child lives for milliseconds: {child:?}");
+    }
+}

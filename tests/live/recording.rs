@@ -1,0 +1,251 @@
+//! Runs the live source beside a workload and keeps all it yields, to be asked afterwards.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Sender, unbounded};
+use sberf::collect::live::{Live, LiveOptions};
+use sberf::collect::{Request, Source, SourceError};
+use sberf::model::folded::{self, FoldedLens};
+use sberf::model::{Limits, Model, Window};
+use sberf::tick::{
+    Batch, DiskOp, Event, FrameId, Hist, Loss, Names, Session, Stack, StackId, StateNs, Symbol, ThreadTick, Tick,
+};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Names come from a worker, after the ticks; a frame of a stripped file never gets one.
+const NAMES: Duration = Duration::from_secs(4);
+
+/// A live source at work on a thread of its own.
+pub struct Recording {
+    session: Session,
+    requests: Sender<Request>,
+    heard: Arc<Heard>,
+    thread: JoinHandle<Result<(), SourceError>>,
+}
+
+#[derive(Default)]
+struct Heard {
+    batches: Mutex<Vec<Batch>>,
+    arrived: Condvar,
+}
+
+impl Recording {
+    /// Starts with half a second to a tick.
+    pub fn start() -> Recording {
+        Self::with(|_| ())
+    }
+
+    /// Starts with half a second to a tick and what else is set.
+    pub fn with(set: impl FnOnce(&mut LiveOptions)) -> Recording {
+        let mut options = LiveOptions { interval: Duration::from_millis(500), ..LiveOptions::default() };
+        set(&mut options);
+        let mut live = Live::start(options).expect("BPF works here, so sberf must");
+        let session = live.session();
+        let heard = Arc::new(Heard::default());
+        let (requests, asked) = unbounded();
+        let tell = Arc::clone(&heard);
+        let thread = std::thread::spawn(move || {
+            while let Some(batch) = live.next(&asked)? {
+                tell.batches.lock().expect("no panic under the lock").push(batch);
+                tell.arrived.notify_all();
+            }
+            Ok(())
+        });
+        Recording { session, requests, heard, thread }
+    }
+
+    /// Waits until a tick has come that ends after `ns`: all that happened before is in.
+    pub fn wait_past(&self, ns: u64) {
+        let past = |batch: &Batch| matches!(batch, Batch::Tick(tick) if tick.span.end_ns > ns);
+        assert!(self.wait_for(PATIENCE, |heard| heard.iter().any(past)), "no tick past {ns} within {PATIENCE:?}");
+    }
+
+    /// Waits until every frame of a process's stacks so far has its symbol, or for a while: some have none.
+    pub fn wait_names(&self, tgid: u32) {
+        self.wait_for(NAMES, |heard| nameless(heard, tgid) == 0);
+    }
+
+    fn wait_for(&self, patience: Duration, enough: impl Fn(&[Batch]) -> bool) -> bool {
+        let heard = self.heard.batches.lock().expect("no panic under the lock");
+        let waiting = |heard: &mut Vec<Batch>| !enough(heard) && !self.thread.is_finished();
+        let (heard, _) =
+            self.heard.arrived.wait_timeout_while(heard, patience, waiting).expect("no panic under the lock");
+        enough(&heard)
+    }
+
+    pub fn request(&self, request: Request) {
+        self.requests.send(request).expect("source listens");
+    }
+
+    /// Ends the source and gives what it saw. It must end without an error.
+    pub fn stop(self) -> Recorded {
+        drop(self.requests);
+        self.thread.join().expect("source does not panic").expect("source ends without an error");
+        let heard = std::mem::take(&mut *self.heard.batches.lock().expect("no panic under the lock"));
+        Recorded::new(self.session, heard)
+    }
+}
+
+/// Frames of a process's stacks that have no symbol yet.
+fn nameless(heard: &[Batch], tgid: u32) -> usize {
+    let (mut stacks, mut named, mut wanted) = (HashMap::new(), HashSet::new(), HashSet::new());
+    for batch in heard {
+        let names = match batch {
+            Batch::Tick(tick) => {
+                wanted
+                    .extend(tick.stacks.iter().filter(|weight| weight.process.tgid == tgid).map(|weight| weight.stack));
+                &tick.names
+            }
+            Batch::Names(names) => &**names,
+        };
+        stacks.extend(names.stacks.iter().map(|(id, stack)| (*id, stack)));
+        named.extend(names.symbols.iter().map(|(id, _)| *id));
+    }
+    let frames = wanted.iter().filter_map(|id| stacks.get(id)).flat_map(|stack| &stack.frames);
+    frames.filter(|id| !named.contains(id)).count()
+}
+
+/// All that a live source said.
+pub struct Recorded {
+    pub session: Session,
+    pub batches: Vec<Batch>,
+    symbols: HashMap<FrameId, Symbol>,
+    stacks: HashMap<StackId, Stack>,
+}
+
+impl Recorded {
+    fn new(session: Session, batches: Vec<Batch>) -> Self {
+        let mut seen = Recorded { session, batches: Vec::new(), symbols: HashMap::new(), stacks: HashMap::new() };
+        for batch in &batches {
+            match batch {
+                Batch::Tick(tick) => seen.learn(&tick.names),
+                Batch::Names(names) => seen.learn(names),
+            }
+        }
+        seen.batches = batches;
+        seen.check_spans();
+        seen
+    }
+
+    fn learn(&mut self, names: &Names) {
+        self.symbols.extend(names.symbols.iter().cloned());
+        self.stacks.extend(names.stacks.iter().cloned());
+    }
+
+    /// Whatever is tested: ticks follow each other without a gap, and nothing is ever negative.
+    fn check_spans(&self) {
+        let spans = self.ticks().map(|tick| tick.span).collect::<Vec<_>>();
+        assert!(spans.iter().all(|span| span.start_ns < span.end_ns), "{spans:?}");
+        assert!(spans.windows(2).all(|pair| pair[0].end_ns == pair[1].start_ns), "{spans:?}");
+        let negative = self.lost(Loss::Underflow);
+        assert_eq!(negative, 0, "negative intervals");
+    }
+
+    pub fn ticks(&self) -> impl DoubleEndedIterator<Item = &Tick> {
+        self.batches.iter().filter_map(|batch| match batch {
+            Batch::Tick(tick) => Some(&**tick),
+            Batch::Names(_) => None,
+        })
+    }
+
+    /// Ticks that lie wholly in `[from, to]`.
+    pub fn ticks_within(&self, (from, to): (u64, u64)) -> impl DoubleEndedIterator<Item = &Tick> {
+        self.ticks().filter(move |tick| tick.span.start_ns >= from && tick.span.end_ns <= to)
+    }
+
+    /// Everything of one thread, in order of time.
+    pub fn thread(&self, tid: u32) -> Vec<(&Tick, &ThreadTick)> {
+        self.ticks()
+            .flat_map(|tick| tick.threads.iter().filter(move |t| t.key.tid == tid).map(move |t| (tick, t)))
+            .collect()
+    }
+
+    /// Everything of all threads of one process.
+    pub fn process(&self, tgid: u32) -> Vec<&ThreadTick> {
+        self.ticks().flat_map(|tick| &tick.threads).filter(|thread| thread.process.tgid == tgid).collect()
+    }
+
+    /// Where a thread's time went, over the whole recording.
+    pub fn thread_ns(&self, tid: u32) -> StateNs {
+        total(self.thread(tid).into_iter().map(|(_, thread)| &thread.ns))
+    }
+
+    /// One of a thread's histograms over the whole recording.
+    pub fn thread_hist(&self, tid: u32, which: impl Fn(&ThreadTick) -> &Hist) -> Hist {
+        merged(self.thread(tid).into_iter().map(|(_, thread)| which(thread)))
+    }
+
+    /// Block I/O that a process asked for: requests, bytes, latency.
+    pub fn io(&self, tgid: u32, op: DiskOp) -> (u64, u64, Hist) {
+        let of_it = || self.ticks().flat_map(|tick| &tick.io).filter(|io| io.process.tgid == tgid && io.op == op);
+        let requests = of_it().map(|io| io.requests).sum();
+        let bytes = of_it().map(|io| io.bytes).sum();
+        (requests, bytes, merged(of_it().map(|io| &io.latency)))
+    }
+
+    pub fn events(&self) -> impl Iterator<Item = &Event> {
+        self.ticks().flat_map(|tick| &tick.events)
+    }
+
+    /// How often a cause of loss was met.
+    pub fn lost(&self, cause: Loss) -> u64 {
+        self.losses().into_iter().filter(|(what, _)| *what == cause).map(|(_, count)| count).sum()
+    }
+
+    /// All losses.
+    pub fn losses(&self) -> Vec<(Loss, u64)> {
+        let mut losses: Vec<(Loss, u64)> = Vec::new();
+        for &(cause, count) in self.ticks().flat_map(|tick| &tick.losses) {
+            match losses.iter_mut().find(|(known, _)| *known == cause) {
+                Some((_, sum)) => *sum += count,
+                None => losses.push((cause, count)),
+            }
+        }
+        losses
+    }
+
+    /// A stack, once it was named.
+    pub fn stack(&self, id: StackId) -> Option<&Stack> {
+        self.stacks.get(&id)
+    }
+
+    /// Functions of a stack, root first; `?` for one without a name.
+    pub fn functions(&self, stack: &Stack) -> Vec<&str> {
+        let name = |id: &FrameId| self.symbols.get(id).map_or("?", |symbol| symbol.function.as_str());
+        stack.frames.iter().map(name).collect()
+    }
+}
+
+/// Sum, state by state.
+pub fn total<'a>(parts: impl IntoIterator<Item = &'a StateNs>) -> StateNs {
+    parts.into_iter().fold(StateNs::default(), |mut sum, part| {
+        sum.add(part);
+        sum
+    })
+}
+
+/// Sum of histograms.
+pub fn merged<'a>(parts: impl IntoIterator<Item = &'a Hist>) -> Hist {
+    parts.into_iter().fold(Hist::default(), |mut sum, part| {
+        sum.merge(part);
+        sum
+    })
+}
+
+/// The folded export of one process's on-CPU samples.
+pub fn folded_on_cpu(seen: &Recorded, tgid: u32) -> String {
+    let mut model = Model::new(seen.session.clone(), Limits::default());
+    for batch in seen.batches.clone() {
+        match batch {
+            Batch::Tick(tick) => model.apply(*tick),
+            Batch::Names(names) => model.learn(*names),
+        }
+    }
+    let process = model.processes().map(|process| process.key).find(|key| key.tgid == tgid).expect("it was seen");
+    let mut folded = Vec::new();
+    folded::write(&mut folded, &model, FoldedLens::OnCpu, Some(process), Window::All).expect("memory takes it");
+    String::from_utf8(folded).expect("folded stacks are text")
+}

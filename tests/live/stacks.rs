@@ -1,0 +1,120 @@
+//! More stacks than anyone has room for.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use sberf::tick::{Lens, Loss, StackEnd, StackWeight, State};
+
+use crate::machine::{machine, now_ns};
+use crate::recording::{Recorded, Recording, total};
+use crate::workload::Workload;
+
+const STACKS: u64 = 20_000;
+/// Calls of `zero` and `one` that spell the number of a stack, see `fixtures/stacks.c`.
+const BITS: usize = 15;
+
+/// How 20 000 waits on 20 000 stacks were accounted for.
+#[derive(Debug, Default)]
+struct Account {
+    /// Waits by the number their stack spells.
+    taken: HashMap<usize, u64>,
+    /// Waits whose stack was not taken, which is said.
+    not_taken: u64,
+    /// Waits on a stack that spells no number.
+    other: u64,
+    /// Weights that found no room.
+    lost: u64,
+    /// Time of all of these, but for the lost.
+    ns: u64,
+}
+
+#[test]
+fn twenty_thousand_stacks_with_budget() {
+    let Some(account) = account(1_000_000) else { return };
+    // All of them could be walked; what had no room for its weight or its frames is counted as that.
+    assert!(account.taken.len() > 1_000, "only {} stacks told apart", account.taken.len());
+}
+
+#[test]
+fn twenty_thousand_stacks_without_budget() {
+    let Some(account) = account(100) else { return };
+    assert!(account.not_taken > STACKS / 2, "100 a second were allowed, {} not taken", account.not_taken);
+}
+
+fn account(walks_per_s: u32) -> Option<Account> {
+    let _machine = machine()?;
+    let mut stacks = Workload::prepare("stacks", &[&STACKS.to_string()]);
+    let recording = Recording::with(|options| {
+        options.interval = Duration::from_secs(4);
+        options.walks_per_s = walks_per_s;
+    });
+    recording.wait_past(0);
+    stacks.run();
+    recording.wait_past(stacks.number("end_ns"));
+    recording.request(sberf::collect::Request::Interval(Duration::from_millis(500)));
+    recording.wait_past(now_ns());
+    recording.wait_names(stacks.pid());
+    let seen = recording.stop();
+
+    let tid = stacks.threads()[0].0;
+    let waits = stacks.number("waits");
+    // Now and then a sleep is over before it began, when the sleeper was preempted on the way.
+    assert!(waits * 100 >= STACKS * 99 && waits <= STACKS, "{waits} waits");
+    let off_cpu = seen.thread_hist(tid, |thread| &thread.off_cpu);
+    let (count, unseen) = (off_cpu.count(), seen.lost(Loss::Unseen));
+    assert!(
+        (waits.saturating_sub(unseen)..=waits).contains(&count),
+        "{count} of {waits} waits counted, {unseen} unseen"
+    );
+    let account = read_account(&seen, stacks.pid());
+    let counted = account.taken.values().sum::<u64>() + account.not_taken + account.other;
+    assert_eq!(counted + account.lost, waits, "{} taken, {account:.0?}", account.taken.len());
+    for (number, &times) in &account.taken {
+        assert_eq!(times, 1, "stack {number} was slept on once: other waits were put on it");
+    }
+    check_total(&seen, &stacks, tid, &account);
+    Some(account)
+}
+
+fn read_account(seen: &Recorded, tgid: u32) -> Account {
+    let mut account = Account { lost: seen.lost(Loss::StackMapFull), ..Account::default() };
+    let blocked = |weight: &&StackWeight| weight.process.tgid == tgid && weight.lens == Lens::Blocked(State::Timer);
+    for weight in seen.ticks().flat_map(|tick| &tick.stacks).filter(blocked) {
+        let stack = seen.stack(weight.stack).expect("every stack is named");
+        account.ns += weight.weight;
+        if stack.end == StackEnd::NotTaken {
+            account.not_taken += weight.count;
+        } else if let Some(number) = spelled(&seen.functions(stack)) {
+            *account.taken.entry(number).or_default() += weight.count;
+        } else {
+            account.other += weight.count;
+        }
+    }
+    account
+}
+
+/// The number that a stack spells, lowest bit outermost.
+fn spelled(functions: &[&str]) -> Option<usize> {
+    let bits = functions.iter().filter_map(|name| match *name {
+        "zero" => Some(0),
+        "one" => Some(1),
+        _ => None,
+    });
+    let bits = bits.collect::<Vec<usize>>();
+    (bits.len() == BITS).then(|| bits.iter().rev().fold(0, |number, bit| number << 1 | bit))
+}
+
+/// The thread's blocked time is whole, whatever became of the stacks, and they carry it.
+fn check_total(seen: &Recorded, stacks: &Workload, tid: u32, account: &Account) {
+    let ns = seen.thread_ns(tid);
+    let (begin, end) = stacks.span();
+    let share = ns.total() as f64 / (end - begin) as f64;
+    assert!((0.9..=1.001).contains(&share), "the sleeper lived for {share:.3} of the run: {ns:?}");
+    let all = total(seen.process(stacks.pid()).iter().map(|thread| &thread.ns));
+    let blocked = ns[State::Timer];
+    assert!(all[State::Timer] >= blocked);
+    if account.lost == 0 {
+        let carried = account.ns as f64 / blocked as f64;
+        assert!((carried - 1.0).abs() < 0.01, "stacks carry {carried:.4} of {blocked} ns");
+    }
+}
