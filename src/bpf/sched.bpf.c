@@ -597,27 +597,50 @@ int BPF_PROG(sched_wakeup_new, struct task_struct *task)
 	return 0;
 }
 
-/* A thread that was there before us: what it does now, since now. */
+/* What a task that is not current does now. */
+static __always_inline __u32 state_of(struct task_struct *task, __u16 *syscall)
+{
+	struct wait wait;
+	__u32 state = task->__state;
+
+	*syscall = 0xFFFF;
+	if (task->on_cpu)
+		return ST_ON_CPU;
+	if (state & TASK_DEAD || task->flags & PF_EXITING)
+		return ST_DEAD;
+	if (state == TASK_RUNNING)
+		return ST_PREEMPTED;
+	wait_of(task, state, &wait);
+	*syscall = wait.syscall;
+	return wait.by_fd ? by_descriptor(task, wait.fd) : wait.reason;
+}
+
+/*
+ * A thread that was there before us: what it does now, since now.
+ *
+ * It may be switched or woken meanwhile, and its record with it, while we look and even while we are preempted. Those who
+ * change its record also change `state_since`: then we look again, for what we wrote may be older than what they did.
+ */
 static __always_inline void adopt(struct task_struct *task, struct thread *t, struct flip *f, __u64 now)
 {
-	struct wait wait = { .syscall = 0xFFFF };
-	__u32 state = task->__state, reason = ST_PREEMPTED;
+	__u32 state;
+	__u16 syscall;
+	int i;
 
-	if (task->on_cpu)
-		reason = ST_ON_CPU;
-	else if (state & TASK_DEAD || task->flags & PF_EXITING)
-		reason = ST_DEAD;
-	else if (state != TASK_RUNNING) {
-		wait_of(task, state, &wait);
-		reason = wait.by_fd ? by_descriptor(task, wait.fd) : wait.reason;
-	}
-	t->syscall = wait.syscall;
 	t->slot = NO_PLACE;
 	t->charged = f->ns; /* it was there when the interval began, and that was a moment ago */
 	t->gen = f->gen;
 	t->born = f->gen;
 	t->state_since = now;
-	t->state = reason;
+	for (i = 0; i < 4; i++) {
+		state = state_of(task, &syscall);
+		t->syscall = syscall;
+		t->state = state;
+		barrier();
+		if (*(volatile __u64 *)&t->state_since == now)
+			break;
+		now = *(volatile __u64 *)&t->state_since;
+	}
 }
 
 /* One record for each thread: its account of the interval before `flip`. */
