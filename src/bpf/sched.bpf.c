@@ -30,6 +30,8 @@ const volatile bool only_some = false;	       /* take stacks only of processes i
 /* Innermost kernel frames in a trace point: this program and what runs it. */
 #define OWN_FRAMES 2
 
+#define NEAR_WORDS 64
+
 struct thread {
 	__u32 seq; /* odd while `roll` runs */
 	__u32 cpu;
@@ -99,6 +101,18 @@ struct {
 	__type(key, __u32);
 	__type(value, __u8);
 } chosen SEC(".maps");
+
+/* The innermost part of a user's stack. */
+struct near_stack {
+	__u64 words[NEAR_WORDS + 1];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct near_stack);
+} near SEC(".maps");
 
 /* Where the iterator puts a record together. */
 struct {
@@ -247,6 +261,7 @@ struct wait {
 	__u16 syscall;
 	__u8 by_fd; /* the reason is what descriptor `fd` is */
 	__u32 fd;
+	__u64 sp, fp; /* of the user's stack; 0 without one */
 };
 
 /*
@@ -260,6 +275,7 @@ static __always_inline void wait_of(struct task_struct *task, __u32 state, struc
 
 	wait->syscall = 0xFFFF;
 	wait->by_fd = 0;
+	wait->fp = 0;
 	wait->reason = ST_OTHER;
 	if (state & (TASK_STOPPED | TASK_TRACED)) {
 		wait->reason = ST_STOPPED;
@@ -276,12 +292,15 @@ static __always_inline void wait_of(struct task_struct *task, __u32 state, struc
 #if defined(__TARGET_ARCH_x86)
 	nr = (long)regs->orig_ax;
 	wait->fd = regs->di;
+	wait->sp = regs->sp;
+	wait->fp = regs->bp;
 	wait->place = mix(mix(regs->ip ^ (regs->bp << 24), regs->sp), (__u64)nr << 32 | wait->fd);
 #else
 	nr = (long)BPF_CORE_READ((struct user_pt_regs *)regs, regs[8]);
 	wait->fd = BPF_CORE_READ((struct user_pt_regs *)regs, regs[0]);
-	wait->place = mix(mix(BPF_CORE_READ((struct user_pt_regs *)regs, pc), BPF_CORE_READ((struct user_pt_regs *)regs, sp)),
-			  (__u64)nr << 32 | wait->fd);
+	wait->sp = BPF_CORE_READ((struct user_pt_regs *)regs, sp);
+	wait->fp = BPF_CORE_READ((struct user_pt_regs *)regs, regs[29]);
+	wait->place = mix(mix(BPF_CORE_READ((struct user_pt_regs *)regs, pc), wait->sp), (__u64)nr << 32 | wait->fd);
 #endif
 	if (nr < 0) {
 		wait->reason = ST_FAULT;
@@ -342,14 +361,47 @@ static __always_inline void forget_place(struct thread *t, struct acc *acc, stru
 }
 
 /*
+ * Hash of the return addresses that frame pointers lead to within the innermost 512 bytes of the current task's stack. Functions
+ * with frames of one size leave the same registers behind, whoever called them: only these tell their callers apart. What
+ * lies deeper is not looked at; a walk would cost ten times as much.
+ */
+static __noinline __u64 callers(__u64 sp, __u64 fp)
+{
+	__u32 zero = 0;
+	struct near_stack *near_stack = bpf_map_lookup_elem(&near, &zero);
+	__u64 hash = 0, at, next;
+	int i;
+
+	if (!near_stack || bpf_probe_read_user(near_stack->words, NEAR_WORDS * sizeof(__u64), (void *)sp))
+		return 0;
+	for (i = 0; i < NEAR_WORDS / 2; i++) {
+		at = fp - sp;
+		if (at > (NEAR_WORDS - 2) * sizeof(__u64))
+			break;
+		at >>= 3;
+		BOUND(at, NEAR_WORDS - 1);
+		next = near_stack->words[at];
+		hash = mix(hash, near_stack->words[at + 1]);
+		if (next <= fp)
+			break;
+		fp = next;
+	}
+	return hash;
+}
+
+/*
  * Which slot the wait that begins now belongs to. A place that is remembered tells its reason, too: looking at what a
  * descriptor is costs as much as the rest.
  */
 static __always_inline __u64 place_of(void *ctx, struct thread *t, struct acc *acc, struct task_struct *task, __u64 now,
 				      struct wait *wait)
 {
-	__u64 slot = wait->place >> 20, stack;
+	bool stacks_wanted = wants_stacks(task->tgid);
+	__u64 slot, stack;
 
+	if (stacks_wanted && wait->fp)
+		wait->place = mix(wait->place, callers(wait->sp, wait->fp)) | 1;
+	slot = wait->place >> 20;
 	BOUND(slot, PLACES - 1);
 	if (t->place[slot].regs == wait->place) {
 		wait->reason = t->place[slot].reason;
@@ -357,7 +409,7 @@ static __always_inline __u64 place_of(void *ctx, struct thread *t, struct acc *a
 	}
 	if (wait->by_fd)
 		wait->reason = by_descriptor(task, wait->fd);
-	if (!wants_stacks(task->tgid) || !may_walk(now))
+	if (!stacks_wanted || !may_walk(now))
 		return NO_PLACE;
 	stack = take_stack(ctx, task, task->tgid, task->group_leader->start_boottime, true, OWN_FRAMES);
 	if (stack == HASH_NOT_TAKEN)
