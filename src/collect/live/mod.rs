@@ -371,7 +371,7 @@ impl Live {
         tick.threads = harvest.threads;
         tick.stacks = self.stacks.resolve(weights, &mut self.resolver, &mut tick.names);
         tick.stacks.retain(|weight| self.options.pids.is_empty() || self.options.pids.contains(&weight.process.tgid));
-        self.note_untaken(&harvest.not_taken, tick);
+        self.note_untaken(harvest.not_taken, tick);
         Ok(harvest.leaders)
     }
 
@@ -402,14 +402,13 @@ impl Live {
     }
 
     /// Waits whose stack was not taken, as a node of their true weight: what the states have beyond the stacks.
-    fn note_untaken(&mut self, not_taken: &FxHashMap<ProcessKey, u64>, tick: &mut Tick) {
-        if not_taken.is_empty() {
-            return;
-        }
-        let mut left: FxHashMap<(ProcessKey, State), u64> = FxHashMap::default();
-        for thread in tick.threads.iter().filter(|thread| not_taken.contains_key(&thread.process)) {
+    fn note_untaken(&mut self, not_taken: FxHashMap<(ProcessKey, State), u64>, tick: &mut Tick) {
+        let mut left: FxHashMap<(ProcessKey, State), u64> = not_taken.keys().map(|&key| (key, 0)).collect();
+        for thread in &tick.threads {
             for state in State::ALL.into_iter().filter(|state| state.is_blocked()) {
-                *left.entry((thread.process, state)).or_default() += thread.ns[state];
+                if let Some(ns) = left.get_mut(&(thread.process, state)) {
+                    *ns += thread.ns[state];
+                }
             }
         }
         for weight in &tick.stacks {
@@ -420,16 +419,9 @@ impl Live {
             }
         }
         let stack = self.resolver.note("[stack not taken]", &mut tick.names);
-        let mut counts = not_taken.clone();
-        let mut left: Vec<_> = left.into_iter().filter(|&(_, ns)| ns > 0).collect();
-        // How many waits had which reason is not known beyond the sum: it goes to the largest.
-        left.sort_by_key(|&(_, ns)| std::cmp::Reverse(ns));
-        for ((process, state), ns) in left {
-            let count = counts.remove(&process).unwrap_or(0);
-            tick.stacks.push(StackWeight { process, lens: Lens::Blocked(state), stack, weight: ns, count });
-        }
-        for (process, count) in counts {
-            tick.stacks.push(StackWeight { process, lens: Lens::Blocked(State::Other), stack, weight: 0, count });
+        for ((process, state), count) in not_taken {
+            let weight = left.get(&(process, state)).copied().unwrap_or(0);
+            tick.stacks.push(StackWeight { process, lens: Lens::Blocked(state), stack, weight, count });
         }
     }
 

@@ -100,7 +100,7 @@ pub struct Harvest {
     pub threads: Vec<ThreadTick>,
     pub leaders: Vec<Leader>,
     /// Waits that ended whose stack was not taken, by process.
-    pub not_taken: FxHashMap<ProcessKey, u64>,
+    pub not_taken: FxHashMap<(ProcessKey, State), u64>,
     /// Bytes that did not make a record.
     pub malformed: u64,
 }
@@ -190,7 +190,7 @@ impl Tasks {
                 }
                 let untaken = account.place[PLACES].count;
                 if untaken > 0 {
-                    *harvest.not_taken.entry(process).or_default() += untaken;
+                    *harvest.not_taken.entry((process, main_reason(&tick.ns))).or_default() += untaken;
                 }
             }
             None => {
@@ -216,6 +216,12 @@ impl Tasks {
         }
         merge(&mut harvest.threads, tick, task.dead != 0 || seen.tick == 0);
     }
+}
+
+/// The reason for which a thread was blocked the longest: how many of its waits without a stack had which is not known.
+fn main_reason(ns: &StateNs) -> State {
+    let reasons = State::ALL.into_iter().filter(|state| state.is_blocked());
+    reasons.max_by_key(|&state| ns[state]).unwrap_or(State::Other)
 }
 
 /// The last account of a thread may come as two records, one for each interval it touched: they are one thread.
