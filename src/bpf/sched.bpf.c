@@ -273,6 +273,8 @@ static __always_inline void wait_of(struct task_struct *task, __u32 state, struc
 	struct pt_regs *regs;
 	long nr;
 
+	wait->place = 0;
+	wait->fd = 0;
 	wait->syscall = 0xFFFF;
 	wait->by_fd = 0;
 	wait->fp = 0;
