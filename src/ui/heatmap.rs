@@ -1,4 +1,4 @@
-//! Draws a heat map of latency over time: slow is up, now is right, dark is many.
+//! Draws a heat map of latency over time: slow is up, now is right, dense is many.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;

@@ -27,7 +27,7 @@ pub struct Histogram<'a> {
     pub selected: Option<u16>,
 }
 
-/// `name  count 12 345  p50 4.1µs  p90 …  p99 …  p99.9 …  max 19ms`; percentiles drop from the left where there is no room.
+/// `name  n 12 345  p50 4.1µs  p90 …  p99 …  p99.9 …  max 19ms`; percentiles drop from the left where there is no room.
 pub fn title<'a>(
     name: &'a str,
     hist: &Hist,
@@ -38,14 +38,15 @@ pub fn title<'a>(
 ) -> Vec<Span<'a>> {
     let name_style = if selected { theme.accent() } else { theme.header() };
     let mark = if selected { "▸ " } else { "  " };
-    let mut spans = vec![Span::styled(mark, name_style), Span::styled(format!("{name:<10}"), name_style)];
-    spans.push(Span::styled(format!(" count {}", format::grouped(hist.count())), theme.text()));
+    let mut spans = vec![Span::styled(mark, name_style), Span::styled(format!("{name:<9}"), name_style)];
+    spans.push(Span::styled(" n ", theme.dim()));
+    spans.push(Span::styled(format::grouped(hist.count()), theme.text()));
     let text = |q: f64| hist.quantile(q).map_or_else(|| format::NONE.to_owned(), format::duration);
     let mut numbers = vec![("p50", text(0.5)), ("p90", text(0.9)), ("p99", text(0.99)), ("p99.9", text(0.999))];
     let max = if hist.is_empty() { format::NONE.into() } else { format::duration(hist.max) };
     numbers.push(("max", max));
     let used: usize = spans.iter().map(|span| format::width(&span.content)).sum();
-    let mut room = usize::from(width).saturating_sub(used + 4);
+    let mut room = usize::from(width).saturating_sub(used);
     let mut kept = Vec::new();
     // The right end of a distribution says most about trouble: it goes last.
     for (label, number) in numbers.into_iter().rev() {
@@ -214,9 +215,10 @@ mod tests {
         };
         assert_eq!(
             text(118).trim_end(),
-            "  run queue  count 12 346  p50 4.4µs  p90 4.4µs  p99 4.4µs  p99.9 4.4µs  max 19.0ms"
+            "  run queue n 12 346  p50 4.4µs  p90 4.4µs  p99 4.4µs  p99.9 4.4µs  max 19.0ms"
         );
-        assert_eq!(text(60).trim_end(), "  run queue  count 12 346  p99.9 4.4µs  max 19.0ms");
+        assert_eq!(text(79).trim_end(), text(118).trim_end(), "all of it on the smallest screen");
+        assert_eq!(text(60).trim_end(), "  run queue n 12 346  p99 4.4µs  p99.9 4.4µs  max 19.0ms");
         assert!(title("x", &Hist::default(), "", true, &theme, 80).iter().any(|span| span.content == "–"));
     }
 

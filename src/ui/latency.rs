@@ -360,7 +360,7 @@ impl LatencyPane {
             histogram::explain(&chart.columns(width).0, at)
         });
         column.unwrap_or_else(|| match self.large {
-            true => "← → a column   below: the same over time, one tick per cell, darker is more".into(),
+            true => "← → a column   below: the same over time, one tick per cell, denser is more".into(),
             false => "↑ ↓ a histogram   ← → a column   Enter larger, with its heat map".into(),
         })
     }
@@ -396,7 +396,7 @@ mod tests {
         for kind in KINDS {
             let hist = model.latency_hist(kind.what, Scope::Machine, pane.window);
             let title = drawn.iter().find(|line| line.trim_start_matches(['▸', ' ']).starts_with(kind.name)).unwrap();
-            assert!(title.contains(&format!("count {}", format::grouped(hist.count()))), "{title}");
+            assert!(title.contains(&format!(" n {}", format::grouped(hist.count()))), "{title}");
             let p99 = format::duration(hist.quantile(0.99).unwrap());
             assert!(title.contains(&format!("p99 {p99}")), "{title}: {p99}");
         }

@@ -292,7 +292,12 @@ impl Row<'_> {
     fn now(&self) -> String {
         let Some(now) = self.thread.now else { return "exited".into() };
         let end = self.model.span().map_or(0, |span| span.end_ns);
-        let mut text = format!("{} {}", now_name(now), format::duration(end.saturating_sub(self.thread.since_ns)));
+        // What began after the tick ended, but before it was drained, has no age in it.
+        let age = match end.saturating_sub(self.thread.since_ns) {
+            0 => "just now".into(),
+            age => format::duration(age),
+        };
+        let mut text = format!("{} {age}", now_name(now));
         if let Some(number) = self.thread.syscall.filter(|_| now.is_blocked()) {
             match syscalls::name(&self.model.session().arch, number) {
                 Some(name) => text += &format!(" {name}"),

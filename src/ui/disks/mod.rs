@@ -325,7 +325,7 @@ impl DisksPane {
         if title.height > 0
             && let Some(range) = self.range
         {
-            let text = format!("  device latency of {} over time, one tick per cell, darker is more", self.name(model));
+            let text = format!("  device latency of {} over time, one tick per cell, denser is more", self.name(model));
             draw::put(buf, title.x, title.y, &text, title.width, theme.header());
             let below = Rect { y: title.bottom(), height: parts.heat.height - 1, ..parts.heat };
             heatmap::draw(&self.slices, range, theme, below, buf);

@@ -21,14 +21,27 @@ pub fn header(icicle: &Icicle, theme: &Theme, area: Rect, buf: &mut Buffer) {
     draw::put_right(buf, area, &found, theme.accent());
 }
 
+/// The lenses, in their order in the header.
+const LENSES: [(TreeLens, &str); 3] =
+    [(TreeLens::OnCpu, "on-CPU"), (TreeLens::Blocked, "blocked"), (TreeLens::All, "all")];
+
+/// The lens whose name stands at a column of the header.
+pub fn lens_at(area: Rect, column: u16) -> Option<TreeLens> {
+    let mut x = area.x;
+    LENSES.into_iter().find_map(|(lens, name)| {
+        let start = x;
+        x += name.len() as u16 + 2;
+        (start..x).contains(&column).then_some(lens)
+    })
+}
+
 fn head<'a>(icicle: &'a Icicle, theme: &Theme) -> Vec<Span<'a>> {
     let query = icicle.query();
-    let lens = |lens: TreeLens, name: &'static str| match query.lens == lens {
+    let lens = |(lens, name): (TreeLens, &'static str)| match query.lens == lens {
         true => Span::styled(format!("[{name}]"), theme.accent()),
         false => Span::styled(format!(" {name} "), theme.dim()),
     };
-    let mut spans =
-        vec![lens(TreeLens::OnCpu, "on-CPU"), lens(TreeLens::Blocked, "blocked"), lens(TreeLens::All, "all")];
+    let mut spans: Vec<_> = LENSES.into_iter().map(lens).collect();
     spans.push(Span::styled(format!("  {}, {}", amount(icicle), window_name(query.window)), theme.text()));
     if let Some(complete) = complete(icicle) {
         spans.push(Span::styled(format!(", complete {complete} %"), theme.text()));
@@ -97,7 +110,11 @@ pub fn empty(icicle: &Icicle, theme: &Theme, area: Rect, buf: &mut Buffer) {
     let window = window_name(icicle.query().window);
     let nothing = match (icicle.off(), icicle.query().lens) {
         (Some(why), _) => format!("this lens is off: {why}"),
-        (None, TreeLens::OnCpu) => format!("no on-CPU samples, {window}: it did not run, or too briefly to be sampled"),
+        (None, TreeLens::OnCpu) if icicle.ran_ns() > 0 => {
+            let ran = format::duration(icicle.ran_ns());
+            format!("no on-CPU samples, {window}: it ran for {ran}, and no sample met it")
+        }
+        (None, TreeLens::OnCpu) => format!("no on-CPU samples, {window}: it did not run"),
         (None, TreeLens::Blocked) => format!("no blocked time, {window}"),
         (None, TreeLens::All) => format!("no time accounted for, {window}"),
     };

@@ -28,7 +28,7 @@ pub fn word(kind: FrameKind) -> &'static str {
 /// cut. The mark of the kind stays if at least three cells of the name do.
 pub fn frame(name: &str, kind: FrameKind, width: usize) -> String {
     let mark = suffix(kind);
-    if width < 3 && format::width(&format::clean(name)) > width {
+    if width < 3 && (name.len() > width * 4 || format::width(&format::clean(name)) > width) {
         return String::new();
     }
     if width < mark.len() + 3 {

@@ -4,6 +4,7 @@ use crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
+use super::explain::lens_at;
 use super::{Icicle, draw, parts};
 use crate::model::{Model, TreeLens, TreeNode};
 use crate::tick::ProcessKey;
@@ -123,14 +124,20 @@ impl Pane for IciclePane {
         }
     }
 
-    fn mouse(&mut self, mouse: MouseEvent, area: Rect, _model: &Model) -> Outcome {
-        let (_, rows, _) = parts(area);
+    fn mouse(&mut self, mouse: MouseEvent, area: Rect, model: &Model) -> Outcome {
+        let (head, rows, _) = parts(area);
         match mouse.kind {
             MouseEventKind::ScrollUp => self.icicle.scroll_by(-WHEEL_ROWS),
             MouseEventKind::ScrollDown => self.icicle.scroll_by(WHEEL_ROWS),
             MouseEventKind::Down(MouseButton::Left) if rows.contains((mouse.column, mouse.row).into()) => {
                 if self.icicle.click(mouse.row - rows.y, mouse.column - rows.x) {
                     return self.enter();
+                }
+            }
+            MouseEventKind::Down(MouseButton::Left) if head.contains((mouse.column, mouse.row).into()) => {
+                if let Some(lens) = lens_at(head, mouse.column) {
+                    self.icicle.set_lens(lens);
+                    self.icicle.refresh(model);
                 }
             }
             MouseEventKind::Down(MouseButton::Right) => {
@@ -161,7 +168,105 @@ impl Pane for IciclePane {
 
 #[cfg(test)]
 mod tests {
+    use crossterm::event::KeyModifiers;
+
     use super::*;
+    use crate::collect::invented::Invention;
+    use crate::ui::testing::{any_size, lines, model};
+
+    fn press(pane: &mut IciclePane, model: &Model, column: u16, row: u16) {
+        let kind = MouseEventKind::Down(MouseButton::Left);
+        pane.mouse(MouseEvent { kind, column, row, modifiers: KeyModifiers::NONE }, Rect::new(0, 0, 80, 21), model);
+    }
+
+    #[test]
+    fn lenses_can_be_pressed() {
+        let model = model(Invention::default(), 5);
+        let mut pane = IciclePane::new(None);
+        lines(&mut pane, &model, 80, 21);
+        for (column, lens, shown) in
+            [(10, TreeLens::Blocked, "[blocked]"), (19, TreeLens::All, "[all]"), (0, TreeLens::OnCpu, "[on-CPU]")]
+        {
+            press(&mut pane, &model, column, 0);
+            assert_eq!(pane.icicle.query().lens, lens);
+            assert!(lines(&mut pane, &model, 80, 21)[0].contains(shown));
+        }
+    }
+
+    #[test]
+    fn what_is_shown_is_what_the_model_counts() {
+        let model = model(Invention::default(), 8);
+        let mut pane = IciclePane::new(None);
+        let drawn = lines(&mut pane, &model, 118, 30);
+        let samples: u64 = model.processes().map(|process| process.all_samples).sum();
+        assert!(samples > 0);
+        assert!(drawn[0].contains(&format!("{} samples, last 10 s", format::grouped(samples))), "{}", drawn[0]);
+        pane.command(Command::Lens, &model);
+        let blocked = model.machine_totals(pane.icicle.query().window).ns.blocked();
+        let drawn = lines(&mut pane, &model, 118, 30);
+        assert!(drawn[0].contains(&format!("{} of blocked", format::duration(blocked))), "{}", drawn[0]);
+        assert_eq!(pane.icicle.tree().total(), blocked);
+    }
+
+    #[test]
+    fn what_is_written_is_what_is_shown() {
+        let model = model(Invention::default(), 3);
+        let process = model.processes().max_by_key(|process| process.samples).unwrap();
+        let mut pane = IciclePane::new(Some(process.key));
+        pane.command(Command::Invert, &model);
+        let Outcome::Act(Action::ExportFolded { query, file }) = pane.command(Command::Export, &model) else {
+            panic!("an export");
+        };
+        assert_eq!(query, *pane.icicle.query());
+        assert!(file.ends_with("-on-cpu.folded") && file.contains(&process.key.tgid.to_string()), "{file}");
+    }
+
+    #[test]
+    fn back_undoes_zoom_and_search_before_it_leaves() {
+        let model = model(Invention::default(), 5);
+        let mut pane = IciclePane::new(None);
+        lines(&mut pane, &model, 80, 21);
+        pane.query(Query::Search, "a", &model);
+        pane.command(Command::Down, &model);
+        pane.command(Command::Enter, &model);
+        assert!(pane.icicle.is_zoomed());
+        assert!(matches!(pane.command(Command::Back, &model), Outcome::Done));
+        assert!(!pane.icicle.is_zoomed() && pane.icicle.search().is_some());
+        assert!(matches!(pane.command(Command::Back, &model), Outcome::Done));
+        assert!(pane.icicle.search().is_none());
+        assert!(matches!(pane.command(Command::Back, &model), Outcome::Ignored));
+    }
+
+    #[test]
+    fn a_fold_offers_its_frames() {
+        let model = model(Invention::default(), 30);
+        let mut pane = IciclePane::new(None);
+        // On a narrow screen much is folded.
+        lines(&mut pane, &model, 12, 40);
+        for _ in 0..40 {
+            if !pane.icicle.folded().is_empty() {
+                break;
+            }
+            pane.command(Command::Right, &model);
+            pane.command(Command::Down, &model);
+        }
+        let folded = pane.icicle.folded();
+        assert!(!folded.is_empty(), "something is folded");
+        let Outcome::Pick(choices) = pane.command(Command::Enter, &model) else { panic!("a choice") };
+        assert_eq!(choices.items.len(), folded.len().min(OFFERED));
+        pane.picked(Command::Enter, 0, &model);
+        assert_eq!(pane.icicle.zoomed(), folded[0]);
+    }
+
+    #[test]
+    fn sizes() {
+        let model = model(Invention { hostile: true, ..Invention::default() }, 5);
+        let mut pane = IciclePane::new(None);
+        for _ in 0..3 {
+            any_size(&mut pane, &model);
+            pane.command(Command::Lens, &model);
+        }
+    }
 
     #[test]
     fn names_of_files_are_harmless() {

@@ -246,7 +246,7 @@ impl Painter<'_> {
 
     /// The state of a frame whose caller has another, unless its name says it: colour must not be the only sign of it.
     fn new_state(&self, node: &TreeNode) -> Option<&'static str> {
-        let state = node.state.filter(|_| self.icicle.query().lens != TreeLens::OnCpu)?;
+        let state = node.state.filter(|state| self.icicle.query().lens != TreeLens::OnCpu && !state.is_on_cpu())?;
         let above = self.icicle.tree().nodes.get(node.parent as usize)?.state;
         (above != Some(state) && node.name.trim_matches(['[', ']']) != state.name()).then(|| state.name())
     }

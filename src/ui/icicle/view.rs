@@ -34,6 +34,7 @@ pub struct Icicle {
     of_all: bool,
     kept: FxHashMap<Shape, (Vec<Spot>, Spot)>,
     off: Option<String>,
+    ran_ns: u64,
 }
 
 /// Queries of one shape have the same ids: zoom and cursor survive a change of anything else.
@@ -148,8 +149,14 @@ impl Icicle {
             return;
         }
         self.off = why_off(model.session(), self.query.lens);
+        self.ran_ns = self.query.process.map_or(0, |key| model.totals(key, self.query.window).ns.on_cpu());
         self.show(model.tree(&self.query));
         self.made = Some(wanted);
+    }
+
+    /// Exact on-CPU time of the process: there may be some without a sample.
+    pub fn ran_ns(&self) -> u64 {
+        self.ran_ns
     }
 
     /// Why there is nothing of this lens on this machine, if it is off.
@@ -269,6 +276,13 @@ impl Icicle {
             _ => return self.change_query(command),
         }
         true
+    }
+
+    /// Another lens.
+    pub fn set_lens(&mut self, lens: TreeLens) {
+        let before = self.shape();
+        self.query.lens = lens;
+        self.reshape(before);
     }
 
     fn change_query(&mut self, command: Command) -> bool {
