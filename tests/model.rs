@@ -230,7 +230,7 @@ fn look_at_everything(model: &Model) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
     fn odd_ticks_are_survived(ticks in prop::collection::vec(odd::tick(), 1..6), bytes in 0usize..20_000) {

@@ -2,8 +2,9 @@
 
 use super::entity::{Exit, IoTotals, Process, Samples, Thread, Totals};
 use super::group::{StackSums, add_stack};
-use super::history::{HistoryTick, LensCode, ON_CPU, StackEntry, Track, blocked_code};
+use super::history::{HistoryTick, LensCode, ON_CPU, StackEntry, blocked_code};
 use super::table::Slot;
+use super::track::Track;
 use super::{EVENTS_KEPT, Model, SLOW_KEPT};
 use crate::tick::{
     Event, FrameId, Lens, Life, Loss, Names, ProcessFacts, ProcessIo, ProcessKey, SlowRequest, StackWeight, StateNs,

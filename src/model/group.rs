@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::history::{LensCode, Track};
+use super::history::LensCode;
 use super::names::display;
+use super::track::Track;
 use crate::tick::{Span, StackId, StateNs};
 
 /// Weight and count by stack.

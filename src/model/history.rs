@@ -1,10 +1,8 @@
-//! The past, tick by tick, within a bound: what the machine did, which stacks weighed what, and the tracks of those
-//! processes and threads that did something.
+//! The past, tick by tick, within a bound: what the machine did, and which stacks weighed what.
 
 use std::collections::VecDeque;
 
-use super::entity::{IoTotals, Samples, Totals};
-use super::pack::{Sums, put, put_sums, take, take_sums};
+use super::pack::{put, take};
 use super::window::{TickRange, Window, resolve};
 use crate::tick::{CpuTick, DiskTick, Hist, Span, StackId, State, StateNs};
 
@@ -201,137 +199,8 @@ impl History {
         (held.first - self.oldest()) as usize..(held.last + 1 - self.oldest()) as usize
     }
 
-    fn end_ns(&self, tick: u64) -> u64 {
+    /// End of a tick; 0 for one that is not held.
+    pub fn end_ns(&self, tick: u64) -> u64 {
         tick.checked_sub(self.oldest()).and_then(|at| self.ticks.get(at as usize)).map_or(0, |tick| tick.span.end_ns)
-    }
-}
-
-/// One tick in which an entity did something, or a run of ticks in which it only slept.
-struct Record {
-    first: u32,
-    last: u32,
-    /// The sums; of a run, before them, the start of its first tick: that tick may have left the ring.
-    packed: Box<[u8]>,
-}
-
-impl Record {
-    fn range(&self) -> TickRange {
-        TickRange { first: self.first.into(), last: self.last.into() }
-    }
-
-    fn bytes(&self) -> usize {
-        size_of::<Self>() + self.packed.len()
-    }
-}
-
-/// What one entity did, tick by tick. Ticks in which it only slept cost nothing: they are what its sums since the start
-/// have more than the track, and become one record when it wakes.
-pub(super) struct Track {
-    records: VecDeque<Record>,
-    /// Time in all records, evicted ones too.
-    recorded: StateNs,
-    /// The newest tick that is in a record.
-    last: u64,
-    /// End of that tick.
-    last_end_ns: u64,
-}
-
-impl Track {
-    /// Of an entity first seen in that tick.
-    pub fn new(tick: u64, start_ns: u64) -> Self {
-        let last = tick.saturating_sub(1);
-        Track { records: VecDeque::new(), recorded: StateNs::default(), last, last_end_ns: start_ns }
-    }
-
-    /// Adds a tick in which the entity did something. `before` is its time since the start without this tick. Returns
-    /// the memory it took.
-    pub fn push(&mut self, tick: u64, span: Span, before: &StateNs, sums: (&Totals, &IoTotals, Samples)) -> usize {
-        let mut taken = 0;
-        let slept = self.slept(before);
-        if tick > self.last + 1 && slept != StateNs::default() {
-            let totals = Totals { ns: slept, ..Totals::default() };
-            let run = (self.last + 1, tick - 1, self.last_end_ns);
-            taken += self.record(run, (&totals, &IoTotals::default(), Samples::default()));
-        }
-        taken += self.record((tick, tick, span.start_ns), sums);
-        self.recorded = *before;
-        self.recorded.add(&sums.0.ns);
-        (self.last, self.last_end_ns) = (tick, span.end_ns);
-        taken
-    }
-
-    fn record(&mut self, (first, last, start_ns): (u64, u64, u64), sums: (&Totals, &IoTotals, Samples)) -> usize {
-        let mut packed = Vec::with_capacity(128);
-        if first < last {
-            put(&mut packed, start_ns);
-        }
-        put_sums(&mut packed, sums.0, sums.1, sums.2);
-        let record = Record { first: number(first), last: number(last), packed: packed.into() };
-        let bytes = record.bytes();
-        self.records.push_back(record);
-        bytes
-    }
-
-    /// Time that is in no record yet: it only slept since.
-    fn slept(&self, all: &StateNs) -> StateNs {
-        let mut slept = *all;
-        for (slept, recorded) in slept.0.iter_mut().zip(self.recorded.0) {
-            *slept = slept.saturating_sub(recorded);
-        }
-        slept
-    }
-
-    /// Sums over a range of ticks. Of a run of sleep that reaches over an edge of the range, it takes the share by time:
-    /// who only sleeps does so evenly.
-    pub fn sum(&self, range: TickRange, all: &StateNs, history: &History) -> Sums {
-        let mut sums = Sums::default();
-        let touches = |record: &&Record| !record.range().intersect(range).is_empty();
-        for record in self.records.iter().filter(touches) {
-            let TickRange { first, last } = record.range();
-            let bytes = &mut &*record.packed;
-            let start_ns = if first < last { take(bytes) } else { 0 };
-            let mut packed = take_sums(bytes);
-            let run = (first, last, start_ns);
-            share(&mut packed.totals.ns, run, range, history);
-            sums.totals.add(&packed.totals);
-            sums.io.add(&packed.io);
-            sums.samples.add(packed.samples);
-        }
-        let mut slept = self.slept(all);
-        share(&mut slept, (self.last + 1, history.newest(), self.last_end_ns), range, history);
-        sums.totals.ns.add(&slept);
-        sums
-    }
-
-    /// Lets go what is older than a tick. Returns the memory it gave back.
-    pub fn evict(&mut self, oldest: u64) -> usize {
-        let mut freed = 0;
-        while self.records.front().is_some_and(|record| u64::from(record.last) < oldest) {
-            freed += self.records.pop_front().map_or(0, |record| record.bytes());
-        }
-        freed
-    }
-
-    /// Memory of its records.
-    pub fn bytes(&self) -> usize {
-        self.records.iter().map(Record::bytes).sum()
-    }
-}
-
-/// Four thousand million ticks are more than a century of seconds.
-fn number(tick: u64) -> u32 {
-    u32::try_from(tick).unwrap_or(u32::MAX)
-}
-
-/// Scales the time of a run of ticks (first, last, start of the first) to the part of it that lies in `range`.
-fn share(ns: &mut StateNs, (first, last, start_ns): (u64, u64, u64), range: TickRange, history: &History) {
-    if first >= range.first && last <= range.last {
-        return;
-    }
-    let part = range.intersect(TickRange { first, last });
-    let part_ns = if part.is_empty() { 0 } else { history.len_ns(part) };
-    let run_ns = history.end_ns(last).saturating_sub(start_ns).max(part_ns);
-    for ns in ns.0.iter_mut().filter(|ns| **ns != 0) {
-        *ns = (u128::from(*ns) * u128::from(part_ns)).checked_div(run_ns.into()).unwrap_or(0) as u64;
     }
 }

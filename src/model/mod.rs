@@ -20,6 +20,7 @@ mod story;
 mod table;
 #[cfg(test)]
 mod tests;
+mod track;
 mod tree;
 mod window;
 
@@ -35,11 +36,12 @@ use std::time::Duration;
 
 use self::apply::{ProcessEntry, ThreadEntry};
 use self::group::Groups;
-use self::history::{History, Track};
+use self::history::History;
 use self::latency::Devices;
 use self::names::Labels;
 use self::pack::Sums;
 use self::table::{Slot, Table};
+use self::track::Track;
 use crate::tick::{
     Cost, CpuTick, DiskTick, Event, Host, Loss, NodeTick, ProcessKey, Session, SlowRequest, Span, ThreadKey,
 };
