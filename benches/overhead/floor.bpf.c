@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /* The least a program can do at the places sberf hooks: nothing. What the kernel's statistics charge to these is the
  * cost of being measured, and is taken off what they charge to others. No header: nothing is used of any.
  */
