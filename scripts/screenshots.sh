@@ -10,4 +10,4 @@ picture() {
 }
 
 picture assets/screen.svg
-picture assets/process.svg --keys "Enter"
+picture assets/process.svg --keys "Enter o o"
