@@ -22,7 +22,6 @@ pub struct Interner {
     next_module: u32,
     next_frame: u32,
     next_stack: u32,
-    evicted: u64,
 }
 
 impl Default for Interner {
@@ -34,7 +33,6 @@ impl Default for Interner {
             next_module: 0,
             next_frame: 0,
             next_stack: 0,
-            evicted: 0,
         }
     }
 }
@@ -82,7 +80,6 @@ impl Interner {
             return id;
         }
         if self.stacks.len() >= MAX_STACKS {
-            self.evicted += self.stacks.len() as u64;
             self.stacks.clear();
         }
         let id = StackId(self.next_stack);
@@ -92,13 +89,7 @@ impl Interner {
         id
     }
 
-    /// How many frames and stacks had to be forgotten so far.
-    pub fn evicted(&self) -> u64 {
-        self.evicted
-    }
-
     fn forget(&mut self) {
-        self.evicted += (self.frames.len() + self.stacks.len()) as u64;
         self.frames.clear();
         self.stacks.clear();
     }
@@ -131,6 +122,5 @@ mod tests {
         interner.forget();
         let (again, new) = interner.frame(ModuleId(0), 7, FrameKind::User, &mut names);
         assert!(new && again > first);
-        assert_eq!(interner.evicted(), 1);
     }
 }

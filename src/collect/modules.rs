@@ -215,9 +215,9 @@ impl Resolver {
         self.spaces.fork(child, parent);
     }
 
-    /// Frames and stacks that were let go to stay within bounds, and frames whose names could not be asked for.
-    pub fn evicted(&self) -> u64 {
-        self.interner.evicted() + self.unasked
+    /// Frames whose names could not be asked for, since the last call: more came at once than is kept waiting.
+    pub fn take_unasked(&mut self) -> u64 {
+        std::mem::take(&mut self.unasked)
     }
 
     /// What the worker has done.

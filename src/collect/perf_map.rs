@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use super::demangle::demangle;
 use super::mappings::read_at;
@@ -37,26 +38,32 @@ pub struct PerfMaps {
 impl PerfMaps {
     /// Names of these addresses of a process, whose directory in procfs is `dir`, and of earlier ones whose function has
     /// been written meanwhile.
-    pub fn find(&mut self, key: ProcessKey, dir: &OwnedFd, wants: impl Iterator<Item = (FrameId, u64)>) -> Found {
+    pub fn find(&mut self, key: ProcessKey, dir: &Arc<OwnedFd>, wants: impl Iterator<Item = (FrameId, u64)>) -> Found {
         self.clock += 1;
         if self.processes.len() >= MAX_PROCESSES && !self.processes.contains_key(&key) {
             let oldest = self.processes.iter().min_by_key(|(_, map)| map.used).map(|(&key, _)| key);
             oldest.and_then(|key| self.processes.remove(&key));
         }
-        let map = self.processes.entry(key).or_default();
+        let map = self.processes.entry(key).or_insert_with(|| PerfMap::of(dir));
         map.used = self.clock;
-        if map.file.is_none() {
-            map.file = open(dir);
-        }
-        map.grow();
         map.waiting.extend(wants);
         map.answer()
+    }
+
+    /// Whether addresses wait for their function to be written.
+    pub fn is_waiting(&self) -> bool {
+        self.processes.values().any(|map| !map.waiting.is_empty())
+    }
+
+    /// Names of those whose function has been written meanwhile.
+    pub fn look_again(&mut self) -> Found {
+        self.processes.values_mut().filter(|map| !map.waiting.is_empty()).flat_map(PerfMap::answer).collect()
     }
 }
 
 /// The map of one process.
-#[derive(Default)]
 struct PerfMap {
+    dir: Arc<OwnedFd>,
     file: Option<File>,
     /// How much of the file was read.
     read: u64,
@@ -68,6 +75,11 @@ struct PerfMap {
 }
 
 impl PerfMap {
+    fn of(dir: &Arc<OwnedFd>) -> Self {
+        let (functions, torn, waiting) = (Functions::default(), Vec::new(), Vec::new());
+        PerfMap { dir: Arc::clone(dir), file: None, read: 0, torn, functions, waiting, used: 0 }
+    }
+
     /// Reads what was written since.
     fn grow(&mut self) {
         let Some(file) = &self.file else { return };
@@ -96,6 +108,10 @@ impl PerfMap {
     }
 
     fn answer(&mut self) -> Found {
+        if self.file.is_none() {
+            self.file = open(&self.dir);
+        }
+        self.grow();
         let mut found = Found::new();
         self.waiting.retain(|&(frame, address)| match self.functions.at(address) {
             Some((start, name)) => {
@@ -107,6 +123,10 @@ impl PerfMap {
         });
         let excess = self.waiting.len().saturating_sub(MAX_WAITING);
         self.waiting.drain(..excess);
+        if !self.waiting.is_empty() && read_at(&self.dir, "stat", 1).is_err() {
+            // The process is gone and will write no more.
+            self.waiting.clear();
+        }
         found
     }
 }

@@ -7,7 +7,7 @@
 use blazesym::MaybeDefault;
 use blazesym::symbolize::source::{Elf, Kernel, Source};
 use blazesym::symbolize::{Input, Symbolized, Symbolizer, evict};
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded, unbounded};
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 use std::fs::File;
@@ -29,6 +29,8 @@ use crate::tick::{FrameId, ModuleId, ProcessKey, Symbol};
 const BATCHES: usize = 64;
 /// Addresses between two looks at whether to stop, and at most this many behind one broken file.
 const CHUNK: usize = 256;
+/// How often maps of JIT code that lack a function are looked at again.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
 /// Files whose symbol tables are kept; each costs up to 20 MB (rustc), most below 1 MB.
 const MAX_FILES: usize = 64;
 
@@ -181,7 +183,19 @@ impl Worker {
     }
 
     fn run(&mut self, messages: &Receiver<Message>) {
-        while let Ok(first) = messages.recv() {
+        loop {
+            let first = match self.jit.is_waiting() {
+                true => messages.recv_timeout(BETWEEN_LOOKS),
+                false => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            let first = match first {
+                Ok(first) => first,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.look_again();
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
             let mut groups: FxHashMap<Group, Vec<Want>> = FxHashMap::default();
             for message in std::iter::once(first).chain(messages.try_iter()) {
                 match message {
@@ -199,6 +213,15 @@ impl Worker {
                     self.answer(group, chunk);
                 }
             }
+        }
+    }
+
+    /// A compiler may write its map long after the code ran first.
+    fn look_again(&mut self) {
+        let found = self.jit.look_again();
+        self.stats.named.fetch_add(found.len() as u64, Ordering::Relaxed);
+        if !found.is_empty() {
+            let _ = self.results.send(found);
         }
     }
 
@@ -230,7 +253,7 @@ impl Worker {
         match (group, wants.first().map(|want| &want.code)) {
             (Group::Elf(module), Some(Code::Elf(_, path))) => self.elf(module, &Arc::clone(path), wants),
             (Group::Jit(process), Some(Code::Jit(_, dir))) => {
-                Some(self.jit.find(process, dir, wants.iter().map(|want| (want.frame, want.offset))))
+                Some(self.jit.find(process, &Arc::clone(dir), wants.iter().map(|want| (want.frame, want.offset))))
             }
             (Group::Kernel, _) => self.kernel(wants),
             _ => None,

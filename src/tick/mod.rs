@@ -74,7 +74,7 @@ pub enum Sampler {
 /// One lens (a group of BPF programs) and whether it works here.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LensStatus {
-    /// `oncpu`, `sched`, `stacks`, `block`, `numa`, `life`, `tasks`.
+    /// `oncpu`, `sched`, `stacks`, `block`, `numa`, `life`, `tasks`, `kernel symbols`.
     pub name: String,
     /// `None`: on. Otherwise why not, and what would mend it.
     pub off: Option<String>,

@@ -39,9 +39,9 @@ use self::tasks::{Interval, Leader, Record, Spilled, Tasks};
 use super::host::{self, Identity};
 use super::modules::Resolver;
 use super::nodes::nodes;
-use super::symbols::SymbolWorker;
+use super::symbols::{SymbolWorker, kernel_symbols_off};
 use super::{Request, Source, SourceError};
-use crate::tick::{Batch, Event, Lens, Life, Loss, Names, ProcessKey, Session, StackWeight, State, Tick};
+use crate::tick::{Batch, Event, Lens, LensStatus, Life, Loss, Names, ProcessKey, Session, StackWeight, State, Tick};
 
 /// Frames of one part of a stack at most, as in `src/bpf/sberf.h`.
 const MAX_FRAMES: usize = 127;
@@ -314,6 +314,7 @@ impl Live {
         tick.events.retain(|event| self.wants(event.process.tgid));
         self.resolver.found(&mut tick.names);
         self.take_losses(&mut losses);
+        losses.add(Loss::Evicted, self.resolver.take_unasked());
         tick.losses = losses.0.into_iter().filter(|&(_, count)| count > 0).collect();
         tick.losses.sort_by_key(|&(loss, _)| loss as u8);
         tick.cost = self.machine.cost(started);
@@ -451,6 +452,8 @@ impl Live {
 
     fn describe(&mut self) {
         let identity = Identity::read();
+        let mut lenses = self.objects.lenses.clone();
+        lenses.push(LensStatus { name: "kernel symbols".into(), off: kernel_symbols_off() });
         self.session = Session {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             command: self.options.command.clone(),
@@ -464,7 +467,7 @@ impl Live {
             started_wall_ns: wall_ns(),
             boot_offset_ns: host::boot_offset_ns(),
             page_bytes: rustix::param::page_size() as u64,
-            lenses: self.objects.lenses.clone(),
+            lenses,
         };
     }
 }
