@@ -10,7 +10,6 @@
 
 mod badday;
 mod cpu;
-mod diag;
 mod disk;
 mod life;
 mod machine;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use sberf::tick::{Lens, Loss, StackEnd, StackWeight, State};
+use sberf::tick::{Lens, Loss, StackWeight, State};
 
 use crate::machine::{machine, now_ns};
 use crate::recording::{Recorded, Recording, total};
@@ -14,17 +14,17 @@ const STACKS: u64 = 20_000;
 const BITS: usize = 15;
 
 /// How 20 000 waits on 20 000 stacks were accounted for.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Account {
     /// Waits by the number their stack spells.
     taken: HashMap<usize, u64>,
     /// Waits whose stack was not taken, which is said.
     not_taken: u64,
-    /// Waits on a stack that spells no number.
-    other: u64,
-    /// Weights that found no room.
+    /// Waits that found no room in the map of stacks, or whose frames found none in the ring, which is said.
     lost: u64,
-    /// Time of all of these, but for the lost.
+    /// Waits on a stack that spells no number.
+    other: Vec<String>,
+    /// Time of all of these.
     ns: u64,
 }
 
@@ -67,8 +67,12 @@ fn account(walks_per_s: u32) -> Option<Account> {
         "{count} of {waits} waits counted, {unseen} unseen"
     );
     let account = read_account(&seen, stacks.pid());
-    let counted = account.taken.values().sum::<u64>() + account.not_taken + account.other;
-    assert_eq!(counted + account.lost, waits, "{} taken, {account:.0?}", account.taken.len());
+    assert!(account.other.is_empty(), "stacks that are none of the workload's: {:?}", account.other);
+    let (taken, not_taken, lost) = (account.taken.values().sum::<u64>(), account.not_taken, account.lost);
+    let told = format!("{taken} taken + {not_taken} not taken + {lost} lost of {waits} waits, {:?}", seen.losses());
+    assert_eq!(taken + not_taken + lost, waits, "{told}");
+    assert!(lost <= seen.lost(Loss::StackMapFull) + seen.lost(Loss::FrameRingFull), "lost but not counted: {told}");
+    println!("{told}");
     for (number, &times) in &account.taken {
         assert_eq!(times, 1, "stack {number} was slept on once: other waits were put on it");
     }
@@ -77,17 +81,16 @@ fn account(walks_per_s: u32) -> Option<Account> {
 }
 
 fn read_account(seen: &Recorded, tgid: u32) -> Account {
-    let mut account = Account { lost: seen.lost(Loss::StackMapFull), ..Account::default() };
+    let mut account = Account::default();
     let blocked = |weight: &&StackWeight| weight.process.tgid == tgid && weight.lens == Lens::Blocked(State::Timer);
     for weight in seen.ticks().flat_map(|tick| &tick.stacks).filter(blocked) {
-        let stack = seen.stack(weight.stack).expect("every stack is named");
+        let functions = seen.functions(seen.stack(weight.stack).expect("every stack is named"));
         account.ns += weight.weight;
-        if stack.end == StackEnd::NotTaken {
-            account.not_taken += weight.count;
-        } else if let Some(number) = spelled(&seen.functions(stack)) {
-            *account.taken.entry(number).or_default() += weight.count;
-        } else {
-            account.other += weight.count;
+        match (functions.as_slice(), spelled(&functions)) {
+            (["[stack not taken]"], _) => account.not_taken += weight.count,
+            (["[unrecorded]" | "[frames lost]"], _) => account.lost += weight.count,
+            (_, Some(number)) => *account.taken.entry(number).or_default() += weight.count,
+            _ => account.other.push(functions.join(";")),
         }
     }
     account
@@ -109,12 +112,11 @@ fn check_total(seen: &Recorded, stacks: &Workload, tid: u32, account: &Account) 
     let ns = seen.thread_ns(tid);
     let (begin, end) = stacks.span();
     let share = ns.total() as f64 / (end - begin) as f64;
-    assert!((0.9..=1.001).contains(&share), "the sleeper lived for {share:.3} of the run: {ns:?}");
+    // It may be preempted between telling that it ends, which the run waits for, and ending.
+    assert!((0.9..=1.05).contains(&share), "the sleeper lived for {share:.3} of the run: {ns:?}");
     let all = total(seen.process(stacks.pid()).iter().map(|thread| &thread.ns));
     let blocked = ns[State::Timer];
     assert!(all[State::Timer] >= blocked);
-    if account.lost == 0 {
-        let carried = account.ns as f64 / blocked as f64;
-        assert!((carried - 1.0).abs() < 0.01, "stacks carry {carried:.4} of {blocked} ns");
-    }
+    let carried = account.ns as f64 / blocked as f64;
+    assert!((carried - 1.0).abs() < 0.01, "stacks carry {carried:.4} of {blocked} ns");
 }
