@@ -7,6 +7,7 @@ mod pane;
 mod render;
 pub mod search;
 mod spot;
+mod steer;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -14,4 +15,5 @@ mod view;
 pub use explain::window_name;
 pub use pane::IciclePane;
 pub use render::{draw, parts};
-pub use view::{Icicle, Under, next_window};
+pub use steer::next_window;
+pub use view::{Icicle, Under};
