@@ -86,7 +86,7 @@ fn restore_terminal_on_panic() {
             return;
         }
         if !is_worker {
-            terminal::restore();
+            terminal::restore_for_good();
         }
         print(info);
         if !is_worker {

@@ -18,7 +18,8 @@ const ENTER: &str = "\x1b[?1049h\x1b[2J\x1b[?25l\x1b[?1000h\x1b[?1002h\x1b[?1006
 const LEAVE: &str = "\x1b[?2026l\x1b[0m\x1b[?1006l\x1b[?1002l\x1b[?1000l\x1b[?25h\x1b[?1049l";
 
 static ENTERED: AtomicBool = AtomicBool::new(false);
-/// Held while a frame is written, so that none comes after the terminal was given back.
+static ENDING: AtomicBool = AtomicBool::new(false);
+/// Held while anything is written, so that nothing comes after the terminal was given back.
 static WRITING: Mutex<()> = Mutex::new(());
 /// How long the end waits for a frame under way; a terminal that was stopped would let it wait for ever.
 const LAST_FRAME: Duration = Duration::from_millis(500);
@@ -52,6 +53,14 @@ impl Drop for Guard {
 
 /// As [`enter`], again after [`restore`].
 pub fn take() -> io::Result<()> {
+    let writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
+    if ENDING.load(Ordering::SeqCst) {
+        drop(writing);
+        // Another thread panics and ends the program: too late to take anything.
+        loop {
+            std::thread::park();
+        }
+    }
     crossterm::terminal::enable_raw_mode()?;
     ENTERED.store(true, Ordering::SeqCst);
     write_within(ENTER.as_bytes(), 1_000)
@@ -64,15 +73,21 @@ pub fn is_ours() -> bool {
 
 /// Gives the terminal back, if we have it. Never blocks for longer than a second.
 pub fn restore() {
+    let _writing = last_frame();
     if !ENTERED.swap(false, Ordering::SeqCst) {
         return;
     }
-    let _writing = last_frame();
     // Each step is tried whatever became of the one before: there is nobody left to tell.
     drop(write_within(LEAVE.as_bytes(), 1_000));
     // Mouse reports under way would otherwise be typed into the shell.
     let _ = tcflush(io::stdin(), QueueSelector::IFlush);
     drop(crossterm::terminal::disable_raw_mode());
+}
+
+/// Gives the terminal back for good: the program is about to end.
+pub fn restore_for_good() {
+    ENDING.store(true, Ordering::SeqCst);
+    restore();
 }
 
 /// Writes a frame, if the terminal is ours.

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use portable_pty::{Child, CommandBuilder, ExitStatus, MasterPty, PtySize, SlavePty, native_pty_system};
@@ -21,6 +22,9 @@ pub struct Terminal {
     /// Settings before the program came, and as text.
     sane: rustix::termios::Termios,
     before: String,
+    /// Settings when the program had ended.
+    after: Option<String>,
+    watcher: Option<JoinHandle<()>>,
     tty: Option<std::fs::File>,
     started: Instant,
 }
@@ -38,14 +42,14 @@ fn size((rows, cols): (u16, u16)) -> PtySize {
 impl Terminal {
     /// Starts sberf on a terminal of (rows, columns).
     pub fn start(args: &[&str], env: &[(&str, &str)], dir: &Path, cells: (u16, u16)) -> Self {
-        let terminal = Self::start_unread(args, env, dir, cells);
+        let mut terminal = Self::start_unread(args, env, dir, cells);
         terminal.watch();
         terminal
     }
 
     /// Starts a shell that becomes sberf.
     pub fn start_shell(script: &str, dir: &Path, cells: (u16, u16)) -> Self {
-        let terminal = Self::spawn("sh", &["-c", script], &[("SBERF", env!("CARGO_BIN_EXE_sberf"))], dir, cells);
+        let mut terminal = Self::spawn("sh", &["-c", script], &[("SBERF", env!("CARGO_BIN_EXE_sberf"))], dir, cells);
         terminal.watch();
         terminal
     }
@@ -55,10 +59,10 @@ impl Terminal {
         Self::spawn(env!("CARGO_BIN_EXE_sberf"), args, env, dir, cells)
     }
 
-    fn watch(&self) {
+    fn watch(&mut self) {
         let see = Arc::clone(&self.seen);
         let reader = self.master.as_ref().unwrap().try_clone_reader().unwrap();
-        std::thread::spawn(move || watch(reader, &see));
+        self.watcher = Some(std::thread::spawn(move || watch(reader, &see)));
     }
 
     fn spawn(program: &str, args: &[&str], env: &[(&str, &str)], dir: &Path, cells: (u16, u16)) -> Self {
@@ -90,6 +94,8 @@ impl Terminal {
             seen,
             sane,
             before,
+            after: None,
+            watcher: None,
             tty: Some(tty),
             started,
         }
@@ -119,7 +125,10 @@ impl Terminal {
     }
 
     pub fn resize(&mut self, cells: (u16, u16)) {
-        self.seen().screen.screen_mut().set_size(cells.0, cells.1);
+        // The emulator panics where wide characters meet so few columns; what stands there nobody reads.
+        if cells.0 > 4 && cells.1 > 4 {
+            self.seen().screen.screen_mut().set_size(cells.0, cells.1);
+        }
         self.master.as_ref().unwrap().resize(size(cells)).unwrap();
     }
 
@@ -158,12 +167,22 @@ impl Terminal {
         self.wait_until(text, |terminal| terminal.text().contains(text));
     }
 
-    /// Waits until the program has ended and all it wrote was seen.
+    /// Waits until the program has ended and all it wrote was read.
     pub fn end(&mut self) -> ExitStatus {
         let status = wait(self.child.as_mut().unwrap().as_mut());
         let status = status.unwrap_or_else(|| panic!("does not end; the screen shows:\n{}", self.text()));
-        self.settle(Duration::from_millis(50));
+        self.after = Some(self.settings());
+        // Nobody holds the other end any more: the reader comes to the end of what was written.
+        self.slave = None;
+        self.tty = None;
+        if let Some(watcher) = self.watcher.take() {
+            watcher.join().unwrap();
+        }
         status
+    }
+
+    fn settings(&self) -> String {
+        self.after.clone().unwrap_or_else(|| format!("{:?}", self.master.as_ref().unwrap().get_termios().unwrap()))
     }
 
     /// Takes the terminal away.
@@ -183,12 +202,12 @@ impl Terminal {
 
     /// The settings are not those from before.
     pub fn is_raw(&self) -> bool {
-        format!("{:?}", self.master.as_ref().unwrap().get_termios().unwrap()) != self.before
+        self.settings() != self.before
     }
 
     /// Whether the terminal is as it was, and if not, what is left.
     pub fn given_back(&self) -> Result<(), String> {
-        let now = format!("{:?}", self.master.as_ref().unwrap().get_termios().unwrap());
+        let now = self.settings();
         let seen = self.seen();
         let screen = seen.screen.screen();
         match () {
