@@ -167,8 +167,14 @@ impl Model {
     /// Adds stack weights to their processes and groups; returns them as the ring wants them.
     fn stacks(&mut self, weights: &[StackWeight]) -> Vec<StackEntry> {
         let mut entries = Vec::with_capacity(weights.len());
+        let mut last = None;
         for weight in weights {
-            let slot = self.process_slot(weight.process);
+            // Weights of one process mostly come together.
+            let slot = match last {
+                Some((process, slot)) if process == weight.process => slot,
+                _ => self.process_slot(weight.process),
+            };
+            last = Some((weight.process, slot));
             let Some(entry) = self.processes.at_mut(slot) else { continue };
             let lens = code_of(weight.lens);
             if lens == ON_CPU {

@@ -55,6 +55,10 @@ impl Note {
         }
     }
 
+    fn named(name: &str) -> Option<Note> {
+        Note::ALL.into_iter().find(|note| note.name() == name)
+    }
+
     /// What stands at the root of a stack that is not complete.
     fn of(end: StackEnd) -> Option<Note> {
         match end {
@@ -240,14 +244,17 @@ impl<'a> Builder<'a> {
             self.frame_steps(frame, path);
         }
         // The source wrote a note of its own: one is enough.
-        let is_note = |step: &Step| matches!(step.0, Key::Label(_, label) if self.is_note(label));
-        if matches!(path.first(), Some((Key::Note(_), _))) && path.iter().any(is_note) {
+        if matches!(path.first(), Some((Key::Note(_), _))) && path[1..].iter().any(|step| self.is_note(step.0)) {
             path.remove(0);
         }
     }
 
-    fn is_note(&self, label: u32) -> bool {
-        self.model.labels.get(label).is_some_and(|label| label.kind == FrameKind::Note)
+    fn is_note(&self, key: Key) -> bool {
+        match key {
+            Key::Note(note) => note != Note::FrameLost as u8,
+            Key::Label(_, label) => self.model.labels.get(label).is_some_and(|label| label.kind == FrameKind::Note),
+            _ => false,
+        }
     }
 
     fn frame_steps(&self, frame: FrameId, path: &mut Vec<Step>) {
@@ -256,7 +263,12 @@ impl<'a> Builder<'a> {
             path.push((Key::Note(Note::FrameLost as u8), false));
             return;
         };
-        let label = |id: u32| Key::Label(labels.get(id).map_or(frame, |label| label.first), id);
+        let label = |id: u32| {
+            let label = labels.get(id);
+            // What the source says in the same words as we is the same node.
+            let note = label.filter(|label| label.kind == FrameKind::Note).and_then(|label| Note::named(&label.name));
+            note.map_or(Key::Label(label.map_or(frame, |label| label.first), id), |note| Key::Note(note as u8))
+        };
         let kernel = of.kernel;
         match self.query.merge {
             Merge::Module => {

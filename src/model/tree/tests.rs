@@ -174,6 +174,14 @@ fn a_module_that_is_a_note_is_its_own_name() {
     tick.stacks = vec![weight(7, Lens::OnCpu, 0, 2)];
     model.apply(tick);
     assert_eq!(draw(&model.tree(&query(TreeLens::OnCpu))), "app 0/2\n  [stack not taken] 2/2\n");
+    model.apply(Tick {
+        threads: vec![thread(7, 7, &[(State::Lock, 9 * MS)])],
+        stacks: vec![weight(7, Lens::Blocked(State::Lock), 0, 4 * MS)],
+        ..crate::model::story::tick(1)
+    });
+    let blocked = model.tree(&query(TreeLens::Blocked));
+    assert_eq!(blocked.nodes.len(), 3, "the source's note and ours are one node: {}", draw(&blocked));
+    assert_eq!(blocked.total(), 9 * MS);
 }
 
 #[test]
