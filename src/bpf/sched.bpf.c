@@ -392,8 +392,8 @@ static __noinline __u64 callers(__u64 sp, __u64 fp)
 }
 
 /*
- * Which slot the wait that begins now belongs to. A place that is remembered tells its reason, too: looking at what a
- * descriptor is costs as much as the rest.
+ * Which slot the wait that begins now belongs to. What a descriptor is has to be looked at each time: its number, even its
+ * `struct file`, may have been given to another kind of file since.
  */
 static __always_inline __u64 place_of(void *ctx, struct thread *t, struct acc *acc, struct task_struct *task, __u64 now,
 				      struct wait *wait)
@@ -401,17 +401,19 @@ static __always_inline __u64 place_of(void *ctx, struct thread *t, struct acc *a
 	bool stacks_wanted = wants_stacks(task->tgid);
 	__u64 slot, stack;
 
-	if (stacks_wanted && wait->fp)
-		wait->place = mix(wait->place, callers(wait->sp, wait->fp)) | 1;
-	slot = wait->place >> 20;
-	BOUND(slot, PLACES - 1);
-	if (t->place[slot].regs == wait->place) {
-		wait->reason = t->place[slot].reason;
-		return slot;
-	}
 	if (wait->by_fd)
 		wait->reason = by_descriptor(task, wait->fd);
-	if (!stacks_wanted || !may_walk(now))
+	if (!stacks_wanted)
+		return NO_PLACE;
+	wait->place = mix(wait->place, wait->reason);
+	if (wait->fp)
+		wait->place = mix(wait->place, callers(wait->sp, wait->fp));
+	wait->place |= 1;
+	slot = wait->place >> 20;
+	BOUND(slot, PLACES - 1);
+	if (t->place[slot].regs == wait->place)
+		return slot;
+	if (!may_walk(now))
 		return NO_PLACE;
 	stack = take_stack(ctx, task, task->tgid, task->group_leader->start_boottime, true, OWN_FRAMES);
 	if (stack == HASH_NOT_TAKEN)
