@@ -210,6 +210,27 @@ fn every_thread_of_the_machine_adds_up() {
     }
 }
 
+#[test]
+fn user_and_kernel_time_are_told_apart() {
+    let Some(_machine) = machine() else { return };
+    let mut modes = Workload::prepare("modes", &["2"]);
+    let recording = Recording::start();
+    modes.run();
+    recording.wait_past(modes.number("end_ns"));
+    let seen = recording.stop();
+    for (tid, what) in modes.threads() {
+        let ns = seen.thread_ns(tid);
+        let told = |mode: &str| modes.number(&format!("{}_{mode}_ns", what[0])) as f64;
+        let truth = told("user") / (told("user") + told("kernel"));
+        let share = ns[State::User] as f64 / ns.on_cpu() as f64;
+        // Both are the kernel's count by its ticks: 500 in 2 s at 250 Hz.
+        assert!((share - truth).abs() <= 0.02, "{}: user is {share:.3}, getrusage {truth:.3}: {ns:?}", what[0]);
+        let (on_cpu, used) = (ns.on_cpu() as f64, told("user") + told("kernel"));
+        let slack = 0.01 + 0.002 * seen.lost(Loss::Unseen) as f64;
+        assert!((on_cpu / used - 1.0).abs() <= slack, "{}: {on_cpu} ns on a CPU, getrusage {used} ns", what[0]);
+    }
+}
+
 /// Ticks that lie within, as one interval.
 fn steady_window(seen: &Recorded, within: (u64, u64)) -> (u64, u64) {
     let mut ticks = seen.ticks_within(within).peekable();

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use sberf::collect::live::LiveOptions;
 use sberf::tick::{Lens, Loss, StackWeight, State};
 
 use crate::machine::{machine, now_ns};
@@ -30,23 +31,39 @@ struct Account {
 
 #[test]
 fn twenty_thousand_stacks_with_budget() {
-    let Some(account) = account(1_000_000) else { return };
-    // All of them could be walked; what had no room for its weight or its frames is counted as that.
+    let Some((account, seen)) = account(|options| options.walks_per_s = 1_000_000) else { return };
+    // All of them could be walked. Either each was told apart, or what had no room is counted as that.
+    assert!(account.not_taken < STACKS / 100, "{} not taken", account.not_taken);
     assert!(account.taken.len() > 1_000, "only {} stacks told apart", account.taken.len());
+    assert!(account.lost == 0 || !seen.losses().is_empty());
 }
 
 #[test]
 fn twenty_thousand_stacks_without_budget() {
-    let Some(account) = account(100) else { return };
+    let Some((account, _)) = account(|options| options.walks_per_s = 100) else { return };
     assert!(account.not_taken > STACKS / 2, "100 a second were allowed, {} not taken", account.not_taken);
 }
 
-fn account(walks_per_s: u32) -> Option<Account> {
+#[test]
+fn stacks_that_found_no_room_are_counted() {
+    let few = |options: &mut LiveOptions| (options.walks_per_s, options.stack_entries) = (1_000_000, Some(512));
+    let Some((account, seen)) = account(few) else { return };
+    assert!(account.lost > STACKS / 2 && seen.lost(Loss::StackMapFull) > STACKS / 2, "{:?}", seen.losses());
+}
+
+#[test]
+fn frames_that_found_no_room_are_counted() {
+    let small = |options: &mut LiveOptions| (options.walks_per_s, options.ring_bytes) = (1_000_000, Some(4096));
+    let Some((account, seen)) = account(small) else { return };
+    assert!(account.lost > STACKS / 2 && seen.lost(Loss::FrameRingFull) > STACKS / 2, "{:?}", seen.losses());
+}
+
+fn account(set: impl FnOnce(&mut LiveOptions)) -> Option<(Account, Recorded)> {
     let _machine = machine()?;
     let mut stacks = Workload::prepare("stacks", &[&STACKS.to_string()]);
     let recording = Recording::with(|options| {
         options.interval = Duration::from_secs(4);
-        options.walks_per_s = walks_per_s;
+        set(options);
     });
     recording.wait_past(0);
     stacks.run();
@@ -72,12 +89,11 @@ fn account(walks_per_s: u32) -> Option<Account> {
     let told = format!("{taken} taken + {not_taken} not taken + {lost} lost of {waits} waits, {:?}", seen.losses());
     assert_eq!(taken + not_taken + lost, waits, "{told}");
     assert!(lost <= seen.lost(Loss::StackMapFull) + seen.lost(Loss::FrameRingFull), "lost but not counted: {told}");
-    println!("{told}");
     for (number, &times) in &account.taken {
         assert_eq!(times, 1, "stack {number} was slept on once: other waits were put on it");
     }
     check_total(&seen, &stacks, tid, &account);
-    Some(account)
+    Some((account, seen))
 }
 
 fn read_account(seen: &Recorded, tgid: u32) -> Account {

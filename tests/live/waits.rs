@@ -122,6 +122,23 @@ fn short_sleeps_wait_for_a_timer() {
     right_reason("timer");
 }
 
+/// The same place in the program, the same registers, the same descriptor, and another kind of file behind it each time.
+#[test]
+fn a_descriptor_may_change_its_kind() {
+    let Some(_machine) = machine() else { return };
+    let mut reuse = Workload::prepare("reuse", &["300"]);
+    let recording = Recording::start();
+    reuse.run();
+    recording.wait_past(reuse.number("end_ns"));
+    let seen = recording.stop();
+    let ns = seen.thread_ns(reuse.threads()[0].0);
+    for (state, told) in [(State::Pipe, reuse.number("pipe_ns")), (State::Net, reuse.number("net_ns"))] {
+        // What the reader measures is also its wait for a CPU, and the way into the call and out of it.
+        let off = ns.runnable() + told / 10;
+        assert!(ns[state] <= told && ns[state] + off >= told, "{}: the reader says {told} ns: {ns:?}", state.name());
+    }
+}
+
 /// Asleep since before sberf came, and to the end: no switch, no wakeup, nothing but the state the threads are in.
 #[test]
 fn blocked_throughout_shows_in_every_tick() {
