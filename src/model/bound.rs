@@ -128,15 +128,15 @@ mod tests {
     fn many_stacks_stay_within_the_bound_and_none_of_their_weight_is_lost() {
         let limits = Limits { stacks_bytes: 1 << 20, history_bytes: 4 << 20, ..Limits::default() };
         let mut model = Model::new(Session::default(), limits);
-        for nth in 0..200 {
+        for nth in 0..100 {
             model.apply(busy(nth, 500));
             assert!(model.stacks_bytes() <= limits.stacks_bytes, "{nth}: {}", model.stacks_bytes());
         }
         for process in [Some(process(7)), None] {
             let tree = model.tree(&TreeQuery { process, window: Window::All, ..TreeQuery::default() });
-            assert_eq!(tree.total(), 200 * 600);
+            assert_eq!(tree.total(), 100 * 600);
             let named = |name: &str| tree.nodes.iter().find(|node| &*node.name == name).map(|node| node.total_weight);
-            assert!(named("hot").is_some_and(|weight| weight > 200 * 100), "the heavy stay");
+            assert!(named("hot").is_some_and(|weight| weight > 100 * 100), "the heavy stay");
             assert!(named("[stack evicted]").is_some_and(|weight| weight > 0));
             assert_eq!(named("[stack lost]"), None);
         }

@@ -33,7 +33,8 @@ pub struct Counts {
     pub weight: u64,
 }
 
-/// Writes all stacks of one process, or of all, over a window. Fails only if `out` does.
+/// Writes all stacks of one process, or of all, over a window, line by line: `out` should be buffered. Fails only if `out`
+/// does.
 pub fn write(
     out: &mut impl Write,
     model: &Model,

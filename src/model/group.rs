@@ -47,11 +47,13 @@ pub(super) struct Groups {
 impl Groups {
     /// The group of a command name.
     pub fn of(&mut self, comm: &str, kernel: bool, tick: u64, span: Span) -> u32 {
-        let comm = if self.list.len() < MAX_GROUPS { comm } else { OTHERS };
-        let key = (Box::from(comm), kernel);
-        if let Some(&group) = self.index.get(&key) {
+        if let Some(&group) = self.index.get(&(Box::from(comm), kernel)) {
             return group;
         }
+        if self.list.len() >= MAX_GROUPS && comm != OTHERS {
+            return self.of(OTHERS, kernel, tick, span);
+        }
+        let key = (Box::from(comm), kernel);
         let group = self.list.len() as u32;
         self.list.push(Group {
             name: if comm.is_empty() { UNNAMED.into() } else { display(comm) },
@@ -89,3 +91,21 @@ const OTHERS: &str = "[other commands]";
 
 /// Of a process whose name never arrived.
 const UNNAMED: &str = "[unnamed]";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_many_names_share_a_group_and_the_first_keep_theirs() {
+        let mut groups = Groups::default();
+        let mut of = |comm: &str, kernel| groups.of(comm, kernel, 1, Span::default());
+        let first = of("first", false);
+        let last = (0..10_000).map(|nth| of(&format!("made up {nth}"), false)).max();
+        assert_eq!(of("first", false), first);
+        assert_ne!(of("first", true), first, "kernel or not are two");
+        assert_eq!(last, Some(MAX_GROUPS as u32));
+        assert_eq!(groups.get(MAX_GROUPS as u32).map(|group| &*group.name), Some(OTHERS));
+        assert!(groups.iter().count() <= MAX_GROUPS + 2);
+    }
+}

@@ -71,21 +71,30 @@ impl StackEntry {
     }
 }
 
-/// The stack weights of one tick: sorted, packed.
+/// The stack weights of one tick: sorted, packed. Most are of threads that slept all the time, so a weight that is a
+/// multiple of the interval is written as that multiple.
 #[derive(Default)]
 struct Block(Box<[u8]>);
 
 impl Block {
-    fn new(entries: &mut [StackEntry]) -> Self {
+    fn new(entries: &mut [StackEntry], span_ns: u64) -> Self {
         entries.sort_unstable();
-        let mut out = Vec::with_capacity(entries.len() * 8);
+        let span_ns = span_ns.max(1);
+        let mut out = Vec::with_capacity(entries.len() * 6 + 8);
+        put(&mut out, span_ns);
+        let mut group = 0;
         for run in entries.chunk_by(|a, b| a.run() == b.run()) {
-            let (group, serial, lens) = run[0].run();
-            [group.into(), serial.into(), lens.into(), run.len() as u64].into_iter().for_each(|n| put(&mut out, n));
+            put(&mut out, (run[0].group - group).into());
+            group = run[0].group;
+            put(&mut out, run[0].serial.into());
+            put(&mut out, (run.len() as u64) << 4 | u64::from(run[0].lens));
             let mut before = 0;
             for entry in run {
-                [(entry.stack.0 - before).into(), entry.weight, entry.count].into_iter().for_each(|n| put(&mut out, n));
+                put(&mut out, (entry.stack.0 - before).into());
                 before = entry.stack.0;
+                let whole = entry.weight.is_multiple_of(span_ns);
+                put(&mut out, entry.count.min(u64::MAX >> 1) << 1 | u64::from(whole));
+                put(&mut out, if whole { entry.weight / span_ns } else { entry.weight });
             }
         }
         Block(out.into())
@@ -93,13 +102,20 @@ impl Block {
 
     fn each(&self, mut visit: impl FnMut(StackEntry)) {
         let mut bytes = &*self.0;
+        let span_ns = take(&mut bytes);
+        let mut group = 0;
         while !bytes.is_empty() {
-            let (group, serial, lens) = (take(&mut bytes) as u32, take(&mut bytes) as u32, take(&mut bytes) as u8);
+            group += take(&mut bytes) as u32;
+            let serial = take(&mut bytes) as u32;
+            let run = take(&mut bytes);
+            let lens = (run & 15) as LensCode;
             let mut stack = StackId(0);
-            for _ in 0..take(&mut bytes) {
+            for _ in 0..run >> 4 {
                 stack.0 += take(&mut bytes) as u32;
-                let (weight, count) = (take(&mut bytes), take(&mut bytes));
-                visit(StackEntry { group, serial, lens, stack, weight, count });
+                let count = take(&mut bytes);
+                let unit = if count & 1 == 1 { span_ns } else { 1 };
+                let weight = take(&mut bytes) * unit;
+                visit(StackEntry { group, serial, lens, stack, weight, count: count >> 1 });
             }
         }
     }
@@ -133,7 +149,7 @@ impl History {
 
     /// Adds the newest tick with the weights of its stacks, which it sorts.
     pub fn push(&mut self, tick: HistoryTick, stacks: &mut [StackEntry]) {
-        let block = Block::new(stacks);
+        let block = Block::new(stacks, tick.span.len_ns());
         self.bytes += tick.bytes() + block.0.len();
         self.ticks.push_back(tick);
         self.blocks.push_back(block);
@@ -202,5 +218,37 @@ impl History {
     /// End of a tick; 0 for one that is not held.
     pub fn end_ns(&self, tick: u64) -> u64 {
         tick.checked_sub(self.oldest()).and_then(|at| self.ticks.get(at as usize)).map_or(0, |tick| tick.span.end_ns)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stack_weights_come_back_sorted_and_small() {
+        let entry = |group, serial, lens, stack, weight, count| StackEntry {
+            group,
+            serial,
+            lens,
+            stack: StackId(stack),
+            weight,
+            count,
+        };
+        let mut entries = vec![
+            entry(7, 3, blocked_code(State::Poll), 9, 2_000_000_000, 0),
+            entry(7, 3, blocked_code(State::Other), u32::MAX, u64::MAX, u64::MAX >> 1),
+            entry(0, u32::MAX, ON_CPU, 0, 3, 3),
+            entry(7, 3, blocked_code(State::Poll), 10, 1_999_999_999, 4),
+        ];
+        for span_ns in [0, 1_000_000_000, u64::MAX] {
+            let block = Block::new(&mut entries, span_ns);
+            let mut seen = Vec::new();
+            block.each(|entry| seen.push(entry));
+            assert_eq!(seen, entries);
+        }
+        let mut sleepers: Vec<StackEntry> =
+            (0..1000).map(|n| entry(n / 10, n, blocked_code(State::Poll), n % 50, 1_000_000_000, 0)).collect();
+        assert!(Block::new(&mut sleepers, 1_000_000_000).0.len() < 8 * 1000);
     }
 }

@@ -14,7 +14,7 @@ use std::io::{self, Write};
 use super::Model;
 use super::names::is_harmful;
 
-/// Writes the newest tick as one line. Fails only if `out` does.
+/// Writes the newest tick as one line, in many small pieces: `out` should be buffered. Fails only if `out` does.
 pub fn write(out: &mut impl Write, model: &Model) -> io::Result<()> {
     let mut json = serde_json::Serializer::with_formatter(&mut *out, Harmless);
     object::tick(model).serialize(&mut json)?;
