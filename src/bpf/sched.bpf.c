@@ -504,8 +504,7 @@ static __always_inline void unseen(struct thread *t, struct acc *acc)
 	BOUND(slot, PLACE_SLOTS - 1);
 	if (is_blocked(t->state) && t->off_since)
 		acc->place[slot].count++;
-	if (t->born != t->gen) /* not while we adopt it */
-		lose(LOSS_UNSEEN, 1);
+	lose(LOSS_UNSEEN, 1);
 }
 
 static __always_inline void leave_cpu(void *ctx, struct task_struct *task, struct flip *f, __u64 now, bool preempt)
