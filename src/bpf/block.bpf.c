@@ -83,7 +83,8 @@ static __always_inline int op_of(struct request *rq, __u32 bytes)
 	}
 }
 
-static __always_inline void enter(struct request *rq, bool issued)
+/* `made`: its life begins here. What is remembered of the address is of a request that was merged and never completed. */
+static __always_inline void enter(struct request *rq, bool made, bool issued)
 {
 	__u64 id = (__u64)rq, now = bpf_ktime_get_ns();
 	struct inflight *have, fresh = {};
@@ -93,7 +94,7 @@ static __always_inline void enter(struct request *rq, bool issued)
 
 	if (op < 0)
 		return;
-	have = bpf_map_lookup_elem(&requests, &id);
+	have = made ? NULL : bpf_map_lookup_elem(&requests, &id);
 	if (have) {
 		have->bytes = bytes;
 		have->sector = rq->__sector;
@@ -124,21 +125,21 @@ static __always_inline void enter(struct request *rq, bool issued)
 SEC("tp_btf/block_io_start")
 int BPF_PROG(io_start, struct request *rq)
 {
-	enter(rq, false);
+	enter(rq, true, false);
 	return 0;
 }
 
 SEC("tp_btf/block_rq_insert")
 int BPF_PROG(rq_insert, struct request *rq)
 {
-	enter(rq, false);
+	enter(rq, false, false);
 	return 0;
 }
 
 SEC("tp_btf/block_rq_issue")
 int BPF_PROG(rq_issue, struct request *rq)
 {
-	enter(rq, true);
+	enter(rq, false, true);
 	return 0;
 }
 

@@ -139,6 +139,8 @@ impl Live {
     /// Loads and attaches everything this kernel takes, and begins the first interval.
     pub fn start(options: LiveOptions) -> Result<Self, SourceError> {
         let nodes = nodes();
+        // Reading all symbols takes as long as loading the programs does.
+        let hooks = std::thread::spawn(stacks::hook_code);
         let objects = Objects::load(&options, &nodes)?;
         let maps = &objects.sched.maps;
         let rings = Rings {
@@ -165,7 +167,7 @@ impl Live {
             disks,
             sampling: None,
             tasks: Tasks::default(),
-            stacks: Stacks::default(),
+            stacks: Stacks::new(hooks.join().unwrap_or_default()),
             resolver: Resolver::new(symbols),
             processes: Processes::new(&nodes.iter().map(|(node, _)| *node).collect::<Vec<_>>()),
             machine: Machine::new(&nodes, &objects),
@@ -259,6 +261,9 @@ impl Live {
             }
         }
         self.events.extend(events);
+        if self.stacks.is_full() && maps::drain(&self.objects.sched.maps.seen, |_: u64, _: u8| ()).is_ok() {
+            self.stacks.forget();
+        }
         let frames = self.rings.frames.take();
         self.malformed += malformed + self.stacks.learn(&frames, &mut self.resolver, &mut self.names);
     }

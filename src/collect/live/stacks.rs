@@ -1,5 +1,8 @@
 //! Weights of stacks, and the frames behind the hashes that name them.
 
+use std::io::{BufRead, BufReader};
+use std::ops::Range;
+
 use rustc_hash::FxHashMap;
 
 use super::skel::sched::types::{stack_key, stack_val};
@@ -37,12 +40,31 @@ impl Weights {
 }
 
 /// The stacks that were seen, by the kernel side's hash.
-#[derive(Default)]
 pub struct Stacks {
     known: FxHashMap<u64, StackId>,
+    /// Code of the kernel that only runs because we hooked it: not a part of any stack.
+    own: Vec<Range<u64>>,
 }
 
+/// Stacks remembered at most. The kernel side remembers 65 536 as sent; beyond some times that, both forget.
+const KNOWN: usize = 1 << 18;
+
 impl Stacks {
+    /// None yet. `own`: where the kernel's code that calls our hooks lies.
+    pub fn new(own: Vec<Range<u64>>) -> Self {
+        Stacks { known: FxHashMap::default(), own }
+    }
+
+    /// Too many are known: whoever holds what was sent must forget it, too.
+    pub fn is_full(&self) -> bool {
+        self.known.len() > KNOWN
+    }
+
+    /// Forgets all of them; those that are still seen are sent again.
+    pub fn forget(&mut self) {
+        self.known.clear();
+    }
+
     /// Interns the frames that came through the ring; returns how many records could not be understood.
     pub fn learn(&mut self, mut bytes: &[u8], resolver: &mut Resolver, names: &mut Names) -> u64 {
         while !bytes.is_empty() {
@@ -63,6 +85,8 @@ impl Stacks {
         let len = Self::header() + 8 * (users + kernels);
         let ips: Vec<u64> = bytes.get(Self::header()..len)?.chunks_exact(8).filter_map(wire::read::<u64>).collect();
         let (user_ips, kernel_ips) = ips.split_at(users);
+        let own = kernel_ips.iter().take_while(|ip| self.own.iter().any(|code| code.contains(ip))).count();
+        let kernel_ips = &kernel_ips[own..];
         let stack = resolver.stack(process, user_ips, kernel_ips, user.min(0), users >= super::MAX_FRAMES, names);
         self.known.insert(hash, stack);
         Some(len)
@@ -91,6 +115,26 @@ impl Stacks {
     }
 }
 
+/// Where the kernel's code lies that calls the hooks of a trace point: it stands between the hooked function and our program
+/// once several programs share the hook. Empty where the kernel hides its addresses.
+pub fn hook_code() -> Vec<Range<u64>> {
+    let Ok(symbols) = std::fs::File::open("/proc/kallsyms") else { return Vec::new() };
+    hook_code_in(BufReader::with_capacity(1 << 16, symbols))
+}
+
+fn hook_code_in(symbols: impl BufRead) -> Vec<Range<u64>> {
+    let mut lines = symbols.split(b'\n').map_while(Result::ok);
+    let address = |line: &[u8]| u64::from_str_radix(std::str::from_utf8(line.get(..16)?).ok()?, 16).ok();
+    while let Some(line) = lines.next() {
+        if line.ends_with(b" __traceiter_sched_switch") {
+            let end = lines.next();
+            let range = address(&line).zip(end.as_deref().and_then(address)).filter(|(start, end)| start < end);
+            return range.map(|(start, end)| start..end + 1).into_iter().collect();
+        }
+    }
+    Vec::new()
+}
+
 /// The lens of a number of the kernel side.
 fn lens_of(number: u32) -> Option<Lens> {
     use State::*;
@@ -99,5 +143,19 @@ fn lens_of(number: u32) -> Option<Lens> {
         0 => Some(Lens::OnCpu),
         3..12 => BLOCKED.get(number as usize - 3).map(|&state| Lens::Blocked(state)),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn code_of_the_hook_ends_where_the_next_symbol_begins() {
+        let text = "ffffffff81000000 T start\nffffffff81000100 T __traceiter_sched_switch\nffffffff81000180 T next\n";
+        assert_eq!(hook_code_in(text.as_bytes()), [0xffff_ffff_8100_0100..0xffff_ffff_8100_0181]);
+        let hidden = "0000000000000000 T __traceiter_sched_switch\n0000000000000000 T next\n";
+        assert!(hook_code_in(hidden.as_bytes()).is_empty());
+        assert!(hook_code_in("nonsense\n__traceiter_sched_switch".as_bytes()).is_empty());
     }
 }

@@ -40,6 +40,8 @@ unsafe impl Wire for block::types::inflight {}
 unsafe impl Wire for block::types::slow_rec {}
 // SAFETY: an integer.
 unsafe impl Wire for u64 {}
+// SAFETY: an integer.
+unsafe impl Wire for u8 {}
 
 /// Reads one record from the front of `bytes`; `None` if they are too few to hold one.
 pub fn read<T: Wire>(bytes: &[u8]) -> Option<T> {
