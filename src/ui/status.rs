@@ -8,7 +8,7 @@ use ratatui::text::Span;
 
 use super::{Theme, draw, format};
 use crate::model::Model;
-use crate::tick::Sampler;
+use crate::tick::{Loss, Sampler};
 
 /// What the screen itself knows.
 pub struct Status {
@@ -152,7 +152,8 @@ fn complete<'a>((samples, complete): (u64, u64), theme: &Theme) -> Vec<Span<'a>>
 }
 
 fn lost<'a>(model: &Model, theme: &Theme) -> Vec<Span<'a>> {
-    let lost: u64 = model.losses().iter().map(|&(_, count)| count).sum();
+    // What we let go ourselves to stay within our memory is not lost: help tells of it.
+    let lost: u64 = model.losses().iter().filter(|(loss, _)| *loss != Loss::Evicted).map(|&(_, count)| count).sum();
     let style = if lost > 0 { theme.alert() } else { theme.dim() };
     vec![Span::styled(format!("lost {}", format::count(lost)), style)]
 }
