@@ -43,7 +43,8 @@ const UNSAFE_FILES: &[&str] = &[
     // The vDSO as it lies in this process; an ioctl that asks for one mapping of another.
     "src/collect/kernel.rs",
     "src/collect/mappings.rs",
-    "src/collect/sigbus.rs",
+    // madvise(2) on the mappings of the symbol worker.
+    "src/collect/mapped.rs",
     // Maps and rings that are shared with the kernel, perf events, and bytes that become records.
     "src/collect/live/maps.rs",
     "src/collect/live/sampler.rs",

@@ -17,6 +17,7 @@ mod elf;
 mod files;
 mod intern;
 mod kernel;
+mod mapped;
 mod mappings;
 mod perf_map;
 mod reconcile;

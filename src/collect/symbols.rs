@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use super::demangle::demangle;
 use super::elf::has_bounded_symbols;
+use super::mapped;
 use super::perf_map::PerfMaps;
 use super::sigbus;
 use crate::tick::{FrameId, ModuleId, ProcessKey, Symbol};
@@ -212,6 +213,9 @@ impl Worker {
                     }
                     self.answer(group, chunk);
                 }
+            }
+            if messages.is_empty() {
+                mapped::let_go();
             }
         }
     }
