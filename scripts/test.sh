@@ -40,7 +40,7 @@ done
 
 step "formatting" cargo fmt --check
 step "lints" cargo clippy --locked --all-targets -- -D warnings
-step "tests" cargo test --locked --no-fail-fast --lib --bins --examples "${quick[@]}"
+step "tests" cargo test --locked --no-fail-fast --lib --bins "${quick[@]}"
 step "documentation tests" cargo test --locked --doc
 if [ ${#live[@]} -gt 0 ]; then
     step "tests on the live kernel" cargo_test_live --locked --no-fail-fast "${live[@]}" -- --test-threads=1

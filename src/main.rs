@@ -1,4 +1,6 @@
 //! Parses the command line, joins source, model and screen, and picks the exit code.
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::todo, clippy::unimplemented, clippy::dbg_macro)]
+#![warn(clippy::undocumented_unsafe_blocks)]
 
 mod cli;
 mod export;

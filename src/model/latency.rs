@@ -126,6 +126,7 @@ fn of_totals(totals: &Totals, what: Latency) -> &Hist {
 }
 
 /// Two significant digits: finer than the buckets of the kernel. Grows as it must.
+#[expect(clippy::expect_used, reason = "constants that it accepts")]
 fn empty() -> hdrhistogram::Histogram<u64> {
     let mut histogram = hdrhistogram::Histogram::new_with_max(LONGEST_NS, 2).expect("constants that it accepts");
     histogram.auto(false);

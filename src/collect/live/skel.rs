@@ -1,6 +1,7 @@
 //! The generated skeletons, one module per object. Layouts of what crosses from the kernel come from here only.
 
 #![allow(missing_docs, unused_qualifications, clippy::all)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::undocumented_unsafe_blocks)]
 
 /// `src/bpf/sched.bpf.c`.
 pub mod sched {
