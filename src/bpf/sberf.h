@@ -111,6 +111,7 @@ struct task_rec {
 	__u64 vm_pages;	 /* of leaders only */
 	__u64 lived_ns;	 /* time in `state` up to the end of the interval; included in an `acc` that follows */
 	__u64 stack;	 /* hash of the stack where it is blocked, HASH_NOT_TAKEN if not known */
+	__u64 task;	 /* the same for as long as it lives, which its ids are not: exec gives a thread those of the first */
 	__u32 tid;
 	__u32 tgid;
 	__u32 ppid;

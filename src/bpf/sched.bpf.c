@@ -430,6 +430,7 @@ static __always_inline void fill_task(struct task_rec *rec, struct task_struct *
 	struct task_struct *leader = task->group_leader;
 	struct mm_struct *mm;
 
+	rec->task = (__u64)task;
 	rec->start_ns = task->start_boottime;
 	rec->leader_start_ns = leader->start_boottime;
 	rec->since_ns = t->state_since;

@@ -1,7 +1,7 @@
 //! Threads: the records of the task iterator and of threads that ended, to [`ThreadTick`]s, process facts, and the
 //! weights of the places where they were blocked.
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
 use super::hists;
 use super::maps::Closed;
@@ -59,6 +59,8 @@ pub fn take(bytes: &mut &[u8]) -> Option<Record> {
 #[derive(Clone, Copy, Default)]
 struct Seen {
     tick: u64,
+    /// Which task: several may have one key after another, see [`Tasks::formerly`].
+    task: u64,
     utime_ns: u64,
     stime_ns: u64,
     minor_faults: u64,
@@ -118,11 +120,11 @@ impl Tasks {
     ) -> Harvest {
         self.tick += 1;
         let mut harvest = Harvest::default();
-        let mut ended = FxHashSet::default();
+        let mut ended = FxHashMap::default();
         for record in dead {
             if wanted(record.task.tgid) {
                 if record.task.dead != 0 {
-                    ended.insert(key_of(&record.task));
+                    ended.insert(key_of(&record.task), record.task.task);
                 }
                 self.one(interval, &record, weights, &mut harvest);
             }
@@ -138,7 +140,7 @@ impl Tasks {
             }
         }
         let tick = self.tick;
-        self.seen.retain(|key, seen| seen.tick == tick && !ended.contains(key));
+        self.seen.retain(|key, seen| seen.tick == tick && ended.get(key) != Some(&seen.task));
         harvest
     }
 
@@ -148,13 +150,17 @@ impl Tasks {
         let key = key_of(task);
         let process = ProcessKey { tgid: task.tgid, start_ns: task.leader_start_ns };
         let born_now = is_younger(key, closed);
-        let before = self.seen.get(&key).copied();
-        if before.is_some_and(|seen| seen.tick == self.tick) {
+        let known = self.seen.get(&key).copied();
+        let (executed, before) = match known {
+            Some(seen) if seen.task != task.task => (true, self.formerly(task.task)),
+            _ => (false, known.map(|seen| (key, seen))),
+        };
+        if !executed && known.is_some_and(|seen| seen.tick == self.tick) {
             return;
         }
-        let base = before.unwrap_or_else(|| match born_now {
-            true => Seen::default(),
-            false => Seen::of(task),
+        let (former, base) = before.unwrap_or_else(|| match born_now && !executed {
+            true => (key, Seen::default()),
+            false => (key, Seen::of(task)),
         });
         let user_share = share(task, &base);
         let mut tick = ThreadTick {
@@ -179,9 +185,16 @@ impl Tasks {
                 tick.involuntary = account.involuntary;
                 tick.wakeups = account.wakeups;
                 tick.migrations = account.migrations;
-                let spilled = spilled.get(&(key.tid, key.start_ns));
+                let spilled_of = |key: ThreadKey| spilled.get(&(key.tid, key.start_ns));
+                let spilled = spilled_of(key);
                 let hist = |kind: usize| hists::of_cells(account, kind, spilled.map_or(&[], |all| &all[kind]));
                 [tick.runq, tick.off_cpu, tick.slice] = [hist(0), hist(1), hist(2)];
+                if let Some(earlier) = spilled_of(former).filter(|_| former != key) {
+                    for (hist, counts) in [&mut tick.runq, &mut tick.off_cpu, &mut tick.slice].into_iter().zip(earlier)
+                    {
+                        counts.iter().for_each(|&(bucket, count)| hist.add(bucket, count));
+                    }
+                }
                 if nodes.len() > 1 {
                     tick.node_ns = by_node(account, task.cpu, nodes);
                 }
@@ -214,7 +227,14 @@ impl Tasks {
         if task.tid == task.tgid {
             harvest.leaders.push(leader(process, task));
         }
-        merge(&mut harvest.threads, tick, task.dead != 0 || seen.tick == 0);
+        let near = if task.dead != 0 || seen.tick == 0 { 64 } else { 0 };
+        merge(&mut harvest.threads, tick, if executed { usize::MAX } else { near });
+    }
+
+    /// What was seen last of a task that another key is given to now: a thread that executes a program becomes the
+    /// first of its process, whatever it was. The first has ended then, under the same key.
+    fn formerly(&self, task: u64) -> Option<(ThreadKey, Seen)> {
+        self.seen.iter().find(|(_, seen)| seen.task == task).map(|(&key, &seen)| (key, seen))
     }
 }
 
@@ -224,29 +244,37 @@ fn main_reason(ns: &StateNs) -> State {
     reasons.max_by_key(|&state| ns[state]).unwrap_or(State::Other)
 }
 
-/// The last account of a thread may come as two records, one for each interval it touched: they are one thread.
-fn merge(threads: &mut Vec<ThreadTick>, tick: ThreadTick, may_have_twin: bool) {
-    if may_have_twin && let Some(twin) = threads.iter_mut().rev().take(64).find(|twin| twin.key == tick.key) {
-        twin.ns.add(&tick.ns);
-        twin.voluntary += tick.voluntary;
-        twin.involuntary += tick.involuntary;
-        twin.wakeups += tick.wakeups;
-        twin.migrations += tick.migrations;
-        let hists: [(&mut Hist, &Hist); 3] =
-            [(&mut twin.runq, &tick.runq), (&mut twin.off_cpu, &tick.off_cpu), (&mut twin.slice, &tick.slice)];
-        for (mine, more) in hists {
-            mine.merge(more);
-        }
-        twin.now = tick.now;
+/// The last account of a thread may come as two records, one for each interval it touched, and one key may stand for two
+/// tasks in turn: they are one thread. `near`: how far back the other record can be.
+fn merge(threads: &mut Vec<ThreadTick>, tick: ThreadTick, near: usize) {
+    let Some(twin) = threads.iter_mut().rev().take(near).find(|twin| twin.key == tick.key) else {
+        threads.push(tick);
         return;
+    };
+    let mut sum = tick;
+    sum.ns.add(&twin.ns);
+    sum.voluntary += twin.voluntary;
+    sum.involuntary += twin.involuntary;
+    sum.wakeups += twin.wakeups;
+    sum.migrations += twin.migrations;
+    sum.minor_faults += twin.minor_faults;
+    sum.major_faults += twin.major_faults;
+    let hists: [(&mut Hist, &Hist); 3] =
+        [(&mut sum.runq, &twin.runq), (&mut sum.off_cpu, &twin.off_cpu), (&mut sum.slice, &twin.slice)];
+    for (mine, more) in hists {
+        mine.merge(more);
     }
-    threads.push(tick);
+    for (mine, more) in sum.node_ns.iter_mut().zip(&twin.node_ns) {
+        *mine += more;
+    }
+    *twin = sum;
 }
 
 impl Seen {
     fn of(task: &task_rec) -> Self {
         Seen {
             tick: 0,
+            task: task.task,
             utime_ns: task.utime_ns,
             stime_ns: task.stime_ns,
             minor_faults: task.minor_faults,
