@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use sberf::tick::{Life, Loss, ThreadTick};
 
-use crate::machine::machine;
+use crate::machine::{machine, now_ns};
 use crate::recording::{Recorded, Recording, total};
 use crate::workload::Workload;
 
@@ -104,4 +104,27 @@ fn the_dead_that_found_no_room_are_counted() {
     let lost = seen.lost(Loss::DeadRingFull) as usize;
     assert!(lost > 0, "the ring was too small");
     assert!(told + lost >= 500, "{told} told of and {lost} lost of 500");
+}
+
+/// The thread that executes another program becomes the process's first: its task lives on under another id.
+#[test]
+fn exec_in_a_thread_keeps_the_account() {
+    let Some(_machine) = machine() else { return };
+    let mut exec = Workload::prepare("thread_exec", &["300"]);
+    let pid = exec.pid();
+    let recording = Recording::start();
+    exec.run();
+    exec.finish();
+    recording.wait_past(now_ns());
+    let seen = recording.stop();
+
+    let own = seen.process(pid);
+    let (ours, told) = (total(own.iter().map(|thread| &thread.ns)).on_cpu(), exec.number("self_ns"));
+    let off = 100.0 * (ours as f64 / told as f64 - 1.0);
+    let slack = 2.0 + 0.7 * seen.lost(Loss::Unseen) as f64;
+    assert!(off.abs() <= slack, "{ours} ns on CPUs, the process says {told} ns: {off:+.2} %");
+    let processes = own.iter().map(|thread| thread.process).collect::<HashSet<_>>();
+    assert_eq!(processes.len(), 1, "one process: {processes:?}");
+    let what = seen.events().filter(|event| event.process.tgid == pid).map(|event| event.what).collect::<Vec<_>>();
+    assert_eq!(what, [Life::Exec, Life::Exit { status: 0 }]);
 }
