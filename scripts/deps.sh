@@ -138,23 +138,22 @@ build() {
     fi
 }
 
-peers() {
-    item want has_runqlat "libbpf-tools (runqlat, offcputime, biolatency), whose counts ours are compared with" \
+libbpf_tools() {
+    item want has_runqlat "libbpf-tools (runqlat, offcputime, biolatency), whose figures ours are compared with" \
         "apt=libbpf-tools dnf=libbpf-tools pacman=libbpf-tools zypper=libbpf-tools apk=bcc-tools"
-    item want has_perf "perf, for its scheduler load" \
-        "apt=linux-perf dnf=perf pacman=perf zypper=perf apk=perf"
 }
 
 tests() {
-    peers
-    item want "has_command losetup" "loop devices, a disk whose requests are known" \
-        "apt=mount dnf=util-linux pacman=util-linux zypper=util-linux apk=losetup"
-    item want "has_command mkfs.ext4" "file systems on loop devices" \
-        "apt=e2fsprogs dnf=e2fsprogs pacman=e2fsprogs zypper=e2fsprogs apk=e2fsprogs"
+    item need "has_command cc" "cc, builds the workloads" "apt=gcc dnf=gcc pacman=gcc zypper=gcc apk=gcc"
+    item want "has_command taskset" "taskset, pins workloads to a CPU" \
+        "apt=util-linux dnf=util-linux pacman=util-linux zypper=util-linux apk=util-linux-misc"
+    libbpf_tools
 }
 
 benches() {
-    peers
+    libbpf_tools
+    item want has_perf "perf, whose sampling ours is compared with" \
+        "apt=linux-perf dnf=perf pacman=perf zypper=perf apk=perf"
     item want "has_command htop" "htop, the process viewer that our cost is compared with" \
         "apt=htop dnf=htop pacman=htop zypper=htop apk=htop"
 }

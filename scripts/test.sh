@@ -2,8 +2,8 @@
 # Everything that must hold before a change goes in: formatting, lints, all tests. Ends with the closing line of each test
 # program; the exit status is 0 only if all of it passed.
 #
-# Tests that need a live kernel (`tests/live*.rs`) load BPF programs and measure time, so they run one at a time, and
-# as root: through sudo where we are not. Without either they say that they were skipped.
+# Tests that need a live kernel (`tests/live*`) load BPF programs and measure time, so they run one at a time, and as root:
+# through sudo where we are not. Without either they say that they were skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -29,9 +29,11 @@ cargo_test_live() {
     fi
 }
 
+# Each file or directory in tests/ that cargo makes a program of.
 quick=() live=()
-for file in tests/*.rs; do
-    name=$(basename "$file" .rs)
+for path in tests/*.rs tests/*/main.rs; do
+    [ -e "$path" ] || continue
+    name=${path#tests/} name=${name%/main.rs} name=${name%.rs}
     case $name in
     live*) live+=(--test "$name") ;;
     *) quick+=(--test "$name") ;;
@@ -47,7 +49,7 @@ if [ ${#live[@]} -gt 0 ]; then
 fi
 
 printf '\n== result\n'
-grep -E '^(test result:|test .* \.\.\. FAILED$|.* skipped: )' "$log" || true
+grep -E '^(test result:|test .* \.\.\. FAILED$|.*skipped: )' "$log" || true
 if [ ${#failed[@]} -gt 0 ]; then
     printf 'failed: %s\n' "${failed[@]}"
     exit 1
