@@ -34,11 +34,9 @@ static __always_inline __u32 bucket_of(__u64 value)
 	return (log2 - 2) * 8 + ((value >> (log2 - 3)) & 7);
 }
 
-/* Index into an array of WINDOW_CELLS; what lies outside goes to the first or the last cell. */
-static __always_inline __u32 window_cell(__u64 value)
+/* Index of a bucket in an array of WINDOW_CELLS; what lies outside goes to the first or the last cell. */
+static __always_inline __u32 window_cell(__u32 bucket)
 {
-	__u32 bucket = bucket_of(value);
-
 	if (bucket < WINDOW_FIRST)
 		return 0;
 	bucket -= WINDOW_FIRST;

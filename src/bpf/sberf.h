@@ -93,6 +93,7 @@ struct acc {
 
 struct place_key {
 	__u64 regs;  /* hash of the registers that say "same place"; 0: none */
+	__u64 whole; /* the same with the reason and the nearest callers */
 	__u64 stack; /* hash of the stack taken there */
 	__u64 reason;
 };
@@ -171,7 +172,9 @@ struct cpu_acc {
 	__u64 runnable_ns; /* waited for before running here */
 	__u64 runq_max_ns; /* of the interval `max_gen` */
 	__u64 max_gen;
-	__u64 running_start_ns;
+	__u64 period;	   /* when the present period of the two budgets began */
+	__u32 walks;	   /* left in it */
+	__u32 looks;	   /* left in it */
 	__u32 running_tid; /* who runs; 0: idle */
 	__u32 pad;
 	__u32 runq[WINDOW_CELLS];

@@ -21,6 +21,7 @@
 /* Set before load. */
 const volatile __u32 self_tgid = 0;	       /* its stacks are not taken */
 const volatile __u32 walks_per_period = 16;    /* stacks per CPU and period; 0: none */
+const volatile __u32 looks_per_period = 500; /* closer looks at a place that registers say is known */
 const volatile __u64 period_ns = 10000000;
 const volatile __u32 nodes = 1;
 const volatile bool totals_only = false;
@@ -44,7 +45,7 @@ struct thread {
 	__u8 state;
 	__u8 slot; /* index in place: where it is blocked */
 	__u16 syscall;
-	__u32 pad;
+	__u8 recent[PLACES]; /* by registers: the slot in place that was last used for them */
 	struct place_key place[PLACES];
 	struct acc acc[2];
 };
@@ -82,18 +83,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct cpu_acc);
 } cpus SEC(".maps");
-
-struct budget {
-	__u64 period;
-	__u64 left;
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct budget);
-} budgets SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -182,7 +171,8 @@ static __noinline int roll(struct thread *t, struct flip *f)
 	return 0;
 }
 
-static __always_inline void hist_add(struct acc *acc, struct task_struct *task, __u64 gen, __u32 kind, __u64 value)
+/* Counts a value and yields its bucket. */
+static __always_inline __u32 hist_add(struct acc *acc, struct task_struct *task, __u64 gen, __u32 kind, __u64 value)
 {
 	__u32 bucket = bucket_of(value);
 	__u64 at = bucket;
@@ -210,6 +200,7 @@ static __always_inline void hist_add(struct acc *acc, struct task_struct *task, 
 	}
 	cell->bucket = bucket;
 	cell->count++;
+	return bucket;
 }
 
 /* Its storage, with the account of the present interval open. `state`: what it is known to do if it is new to us. */
@@ -322,22 +313,14 @@ static __always_inline void wait_of(struct task_struct *task, __u32 state, struc
 	wait->place = (wait->place ^ wait->reason) | 1;
 }
 
-/* May a stack be walked now? */
-static __always_inline bool may_walk(__u64 now)
+/* Renews what this CPU may spend when its period is over. */
+static __always_inline void renew(struct cpu_acc *cpu, __u64 now)
 {
-	__u32 zero = 0;
-	struct budget *budget = bpf_map_lookup_elem(&budgets, &zero);
-
-	if (!budget)
-		return false;
-	if (now - budget->period >= period_ns) {
-		budget->period = now;
-		budget->left = walks_per_period;
-	}
-	if (!budget->left)
-		return false;
-	budget->left--;
-	return true;
+	if (now - cpu->period < period_ns)
+		return;
+	cpu->period = now;
+	cpu->walks = walks_per_period;
+	cpu->looks = looks_per_period;
 }
 
 static __always_inline bool wants_stacks(__u32 tgid)
@@ -392,36 +375,57 @@ static __noinline __u64 callers(__u64 sp, __u64 fp)
 }
 
 /*
- * Which slot the wait that begins now belongs to. What a descriptor is has to be looked at each time: its number, even its
- * `struct file`, may have been given to another kind of file since.
+ * Which slot the wait that begins now belongs to.
+ *
+ * The same registers mean the same place nearly always. Not always: the number of a descriptor, even its `struct file`, may
+ * have been given to another kind of file, and functions with frames of one size leave the same registers behind. Looking at
+ * both costs as much as all the rest of a switch, so it is done within a budget that only a thread in a tight loop exceeds;
+ * then the registers are believed until the next period, 10 ms at the most.
  */
-static __always_inline __u64 place_of(void *ctx, struct thread *t, struct acc *acc, struct task_struct *task, __u64 now,
-				      struct wait *wait)
+static __always_inline __u64 place_of(void *ctx, struct thread *t, struct acc *acc, struct task_struct *task,
+				      struct cpu_acc *cpu, struct wait *wait)
 {
-	bool stacks_wanted = wants_stacks(task->tgid);
-	__u64 slot, stack;
+	__u64 at = wait->place >> 20, slot, whole, stack;
 
+	BOUND(at, PLACES - 1);
+	if (!cpu->looks) {
+		slot = t->recent[at];
+		BOUND(slot, PLACES - 1);
+		if (t->place[slot].regs == wait->place) {
+			wait->reason = t->place[slot].reason;
+			return t->place[slot].whole ? slot : NO_PLACE;
+		}
+	}
 	if (wait->by_fd)
 		wait->reason = by_descriptor(task, wait->fd);
-	if (!stacks_wanted)
+	if (cpu->looks)
+		cpu->looks--;
+	if (!wants_stacks(task->tgid)) { /* remember the reason alone */
+		t->place[at].regs = wait->place;
+		t->place[at].reason = wait->reason;
+		t->recent[at] = at;
 		return NO_PLACE;
-	wait->place = mix(wait->place, wait->reason);
+	}
+	whole = mix(wait->place, wait->reason);
 	if (wait->fp)
-		wait->place = mix(wait->place, callers(wait->sp, wait->fp));
-	wait->place |= 1;
-	slot = wait->place >> 20;
+		whole = mix(whole, callers(wait->sp, wait->fp));
+	whole |= 1;
+	slot = whole >> 20;
 	BOUND(slot, PLACES - 1);
-	if (t->place[slot].regs == wait->place)
-		return slot;
-	if (!may_walk(now))
-		return NO_PLACE;
-	stack = take_stack(ctx, task, task->tgid, task->group_leader->start_boottime, true, OWN_FRAMES);
-	if (stack == HASH_NOT_TAKEN)
-		return NO_PLACE;
-	forget_place(t, acc, task, t->gen, slot);
+	if (t->place[slot].whole != whole) {
+		if (!cpu->walks)
+			return NO_PLACE;
+		cpu->walks--;
+		stack = take_stack(ctx, task, task->tgid, task->group_leader->start_boottime, true, OWN_FRAMES);
+		if (stack == HASH_NOT_TAKEN)
+			return NO_PLACE;
+		forget_place(t, acc, task, t->gen, slot);
+		t->place[slot].whole = whole;
+		t->place[slot].stack = stack;
+		t->place[slot].reason = wait->reason;
+	}
 	t->place[slot].regs = wait->place;
-	t->place[slot].stack = stack;
-	t->place[slot].reason = wait->reason;
+	t->recent[at] = slot;
 	return slot;
 }
 
@@ -508,7 +512,8 @@ static __always_inline void unseen(struct thread *t, struct acc *acc)
 	lose(LOSS_UNSEEN, 1);
 }
 
-static __always_inline void leave_cpu(void *ctx, struct task_struct *task, struct flip *f, __u64 now, bool preempt)
+static __always_inline void leave_cpu(void *ctx, struct task_struct *task, struct flip *f, struct cpu_acc *cpu, __u64 now,
+				      bool preempt)
 {
 	struct thread *t = thread_of(task, f, now, ST_ON_CPU);
 	__u32 state = task->__state;
@@ -536,7 +541,8 @@ static __always_inline void leave_cpu(void *ctx, struct task_struct *task, struc
 	}
 	acc->voluntary++;
 	wait_of(task, state, &wait);
-	t->slot = place_of(ctx, t, acc, task, now, &wait);
+	renew(cpu, now);
+	t->slot = place_of(ctx, t, acc, task, cpu, &wait);
 	t->syscall = wait.syscall;
 	t->state = wait.reason;
 	t->off_since = now;
@@ -545,7 +551,7 @@ static __always_inline void leave_cpu(void *ctx, struct task_struct *task, struc
 static __always_inline void take_cpu(struct task_struct *task, struct flip *f, struct cpu_acc *cpu, __u64 now)
 {
 	struct thread *t = thread_of(task, f, now, ST_PREEMPTED);
-	__u32 here = bpf_get_smp_processor_id();
+	__u32 here = bpf_get_smp_processor_id(), bucket;
 	struct acc *acc;
 	__u64 waited;
 
@@ -556,17 +562,15 @@ static __always_inline void take_cpu(struct task_struct *task, struct flip *f, s
 		charge(t, acc, now);
 		if (now >= t->state_since) {
 			waited = now - t->state_since;
-			hist_add(acc, task, t->gen, HIST_RUNQ, waited);
-			if (cpu) {
-				cpu->runnable_ns += waited;
-				cpu->runq[window_cell(waited)]++;
-				if (cpu->max_gen != f->gen) {
-					cpu->max_gen = f->gen;
-					cpu->runq_max_ns = 0;
-				}
-				if (waited > cpu->runq_max_ns)
-					cpu->runq_max_ns = waited;
+			bucket = hist_add(acc, task, t->gen, HIST_RUNQ, waited);
+			cpu->runnable_ns += waited;
+			cpu->runq[window_cell(bucket)]++;
+			if (cpu->max_gen != f->gen) {
+				cpu->max_gen = f->gen;
+				cpu->runq_max_ns = 0;
 			}
+			if (waited > cpu->runq_max_ns)
+				cpu->runq_max_ns = waited;
 		} else {
 			lose(LOSS_UNDERFLOW, 1);
 		}
@@ -625,17 +629,14 @@ int BPF_PROG(sched_switch, bool preempt, struct task_struct *prev, struct task_s
 	__u32 zero = 0;
 	struct cpu_acc *cpu = bpf_map_lookup_elem(&cpus, &zero);
 
-	if (!f || !f->gen)
+	if (!f || !f->gen || !cpu)
 		return 0;
 	if (prev->pid)
-		leave_cpu(ctx, prev, f, now, preempt);
+		leave_cpu(ctx, prev, f, cpu, now, preempt);
 	if (next->pid)
 		take_cpu(next, f, cpu, now);
-	if (cpu) {
-		cpu->switches++;
-		cpu->running_tid = next->pid;
-		cpu->running_start_ns = next->start_boottime;
-	}
+	cpu->switches++;
+	cpu->running_tid = next->pid;
 	return 0;
 }
 

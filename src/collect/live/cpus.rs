@@ -6,7 +6,7 @@ use rustc_hash::FxHashMap;
 use super::hists::of_window;
 use super::skel::sched::types::cpu_acc;
 use super::wire;
-use crate::tick::{CpuTick, ThreadKey};
+use crate::tick::{CpuTick, ThreadTick};
 
 /// The last reading of each CPU.
 #[derive(Default)]
@@ -16,8 +16,9 @@ pub struct Cpus {
 }
 
 impl Cpus {
-    /// Fills in what the scheduler programs know of `cpus` since the last call. `generation`: the interval that ended.
-    pub fn fill(&mut self, map: &impl MapCore, generation: u64, cpus: &mut [CpuTick]) {
+    /// Fills in what the scheduler programs know of `cpus` since the last call. `generation`: the interval that ended,
+    /// `threads`: those that lived in it.
+    pub fn fill(&mut self, map: &impl MapCore, generation: u64, cpus: &mut [CpuTick], threads: &[ThreadTick]) {
         let Ok(Some(values)) = map.lookup_percpu(&0u32.to_ne_bytes(), MapFlags::ANY) else { return };
         for tick in cpus {
             let Some(now) = values.get(tick.id as usize).and_then(|value| wire::read::<cpu_acc>(value)) else {
@@ -26,8 +27,7 @@ impl Cpus {
             if let Some(before) = self.last.get(&tick.id) {
                 difference(&now, before, generation, tick);
             }
-            tick.running =
-                (now.running_tid != 0).then_some(ThreadKey { tid: now.running_tid, start_ns: now.running_start_ns });
+            tick.running = threads.iter().map(|thread| thread.key).find(|key| key.tid == now.running_tid);
             self.last.insert(tick.id, now);
         }
     }

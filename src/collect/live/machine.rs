@@ -70,7 +70,7 @@ impl Machine {
     pub fn fill(&mut self, objects: &Objects, generation: u64, tick: &mut Tick) -> Vec<(Loss, u64)> {
         self.frequencies.refresh();
         tick.cpus = self.cpus();
-        self.counters.fill(&objects.sched.maps.cpus, generation, &mut tick.cpus);
+        self.counters.fill(&objects.sched.maps.cpus, generation, &mut tick.cpus, &tick.threads);
         if let Some(oncpu) = &objects.oncpu {
             self.counters.fill_samples(&oncpu.maps.sampled, &mut tick.cpus);
         }

@@ -164,8 +164,9 @@ fn load_sched(options: &LiveOptions, nodes: usize) -> Result<(Sched, Link, Vec<L
     rodata.totals_only = options.walks_per_s == 0;
     rodata.only_some = !options.pids.is_empty();
     rodata.syscall_class = super::syscalls::table();
-    let (period_ns, walks) = budget(options.walks_per_s);
-    rodata.period_ns = period_ns;
+    let (periods_per_s, walks) = budget(options.walks_per_s);
+    rodata.period_ns = u64::from(1_000_000_000 / periods_per_s);
+    rodata.looks_per_period = LOOKS_PER_S / periods_per_s;
     rodata.walks_per_period = walks;
     if let Some(bytes) = options.ring_bytes {
         open.maps.dead.set_max_entries(bytes).map_err(fail)?;
@@ -188,13 +189,13 @@ fn load_sched(options: &LiveOptions, nodes: usize) -> Result<(Sched, Link, Vec<L
     Ok((skel, tasks, links))
 }
 
-/// (period, walks in it): short periods spread the walks, so that a burst does not take them all.
-fn budget(walks_per_s: u32) -> (u64, u32) {
-    match walks_per_s {
-        0 => (1_000_000_000, 0),
-        1..100 => (1_000_000_000, walks_per_s),
-        _ => (10_000_000, walks_per_s.div_ceil(100)),
-    }
+/// Looks at a known place per second and CPU before registers are believed, see `place_of` in `sched.bpf.c`: 30 ns each.
+const LOOKS_PER_S: u32 = 50_000;
+
+/// (periods per second, walks in one): short periods spread the walks, so that a burst does not take them all.
+fn budget(walks_per_s: u32) -> (u32, u32) {
+    let periods_per_s = if (1..100).contains(&walks_per_s) { 10 } else { 100 };
+    (periods_per_s, walks_per_s.div_ceil(periods_per_s))
 }
 
 fn choose(map: &impl MapCore, pids: &[u32]) -> Result<(), String> {
