@@ -122,6 +122,10 @@ struct mm_struct___old {
 	struct mm_rss_stat___old rss_stat;
 };
 
+struct sched_entity {
+	__u64 sum_exec_runtime;
+};
+
 struct task_struct {
 	unsigned int __state;
 	unsigned int flags;
@@ -130,6 +134,7 @@ struct task_struct {
 	pid_t tgid;
 	int exit_code;
 	unsigned int in_iowait : 1;
+	struct sched_entity se;
 	struct task_struct *real_parent;
 	struct task_struct *group_leader;
 	__u64 utime;

@@ -42,6 +42,7 @@ struct thread {
 	__u64 state_since; /* when the present state began */
 	__u64 charged;	   /* accounted up to here */
 	__u64 off_since;   /* when it left the CPU to block; 0: it did not */
+	__u64 ran_ns;	   /* the scheduler's own sum when it last left the CPU */
 	__u8 state;
 	__u8 slot; /* index in place: where it is blocked */
 	__u16 syscall;
@@ -512,6 +513,38 @@ static __always_inline void unseen(struct thread *t, struct acc *acc)
 	lose(LOSS_UNSEEN, 1);
 }
 
+/*
+ * It leaves a CPU and was not seen to get it: the task that it got it from was hidden, see above. For how long it ran is known
+ * all the same, from the scheduler's own clock of it; only what was charged to a closed interval meanwhile stays.
+ */
+static __noinline int catch_up(struct thread *t, struct task_struct *task, __u64 now)
+{
+	__u64 ran, since, state;
+	struct acc *acc;
+
+	if (!t || !task)
+		return 0;
+	acc = half(t, t->gen);
+	state = t->state;
+	since = t->state_since;
+	ran = task->se.sum_exec_runtime - t->ran_ns;
+	if (now < since)
+		return 0;
+	if (ran > now - since)
+		ran = now - since;
+	now -= ran;
+	charge(t, acc, now);
+	unseen(t, acc);
+	if (state == ST_WOKEN || state == ST_PREEMPTED)
+		hist_add(acc, task, t->gen, HIST_RUNQ, now - since);
+	if (t->off_since && now >= t->off_since)
+		hist_add(acc, task, t->gen, HIST_OFF_CPU, now - t->off_since);
+	t->off_since = 0;
+	t->state = ST_ON_CPU;
+	t->state_since = now;
+	return 0;
+}
+
 static __always_inline void leave_cpu(void *ctx, struct task_struct *task, struct flip *f, struct cpu_acc *cpu, __u64 now,
 				      bool preempt)
 {
@@ -522,13 +555,14 @@ static __always_inline void leave_cpu(void *ctx, struct task_struct *task, struc
 
 	if (!t)
 		return;
+	if (t->state != ST_ON_CPU)
+		catch_up(t, task, now);
 	acc = half(t, t->gen);
 	charge(t, acc, now);
-	if (t->state != ST_ON_CPU)
-		unseen(t, acc);
-	else if (now >= t->state_since)
+	if (now >= t->state_since)
 		hist_add(acc, task, t->gen, HIST_SLICE, now - t->state_since);
 	t->state_since = now;
+	t->ran_ns = task->se.sum_exec_runtime;
 	if (state & TASK_DEAD) {
 		t->state = ST_DEAD;
 		bury(t, f);
@@ -685,6 +719,7 @@ static __always_inline void adopt(struct task_struct *task, struct thread *t, st
 	int i;
 
 	t->slot = NO_PLACE;
+	t->ran_ns = task->se.sum_exec_runtime;
 	t->charged = f->ns; /* it was there when the interval began, and that was a moment ago */
 	t->gen = f->gen;
 	t->born = f->gen;
