@@ -16,9 +16,8 @@ pub struct Cpus {
 }
 
 impl Cpus {
-    /// Fills in what the scheduler programs know of `cpus` since the last call. `generation`: the interval that ended,
-    /// `threads`: those that lived in it.
-    pub fn fill(&mut self, map: &impl MapCore, generation: u64, cpus: &mut [CpuTick], threads: &[ThreadTick]) {
+    /// Fills in what the scheduler programs know of `cpus` since the last call. `generation`: the interval that ended.
+    pub fn fill(&mut self, map: &impl MapCore, generation: u64, cpus: &mut [CpuTick]) {
         let Ok(Some(values)) = map.lookup_percpu(&0u32.to_ne_bytes(), MapFlags::ANY) else { return };
         for tick in cpus {
             let Some(now) = values.get(tick.id as usize).and_then(|value| wire::read::<cpu_acc>(value)) else {
@@ -27,8 +26,15 @@ impl Cpus {
             if let Some(before) = self.last.get(&tick.id) {
                 difference(&now, before, generation, tick);
             }
-            tick.running = threads.iter().map(|thread| thread.key).find(|key| key.tid == now.running_tid);
             self.last.insert(tick.id, now);
+        }
+    }
+
+    /// Fills in who ran at the last call of `fill`. `threads`: those that lived in the interval.
+    pub fn fill_running(&self, cpus: &mut [CpuTick], threads: &[ThreadTick]) {
+        for tick in cpus {
+            let tid = self.last.get(&tick.id).map(|last| last.running_tid);
+            tick.running = threads.iter().map(|thread| thread.key).find(|key| Some(key.tid) == tid);
         }
     }
 

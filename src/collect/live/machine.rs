@@ -57,7 +57,8 @@ impl Machine {
             moves: Vec::new(),
             programs: objects.programs().into_iter().map(|(name, fd)| Program { name, fd, runs: 0, ns: 0 }).collect(),
         };
-        machine.fill(objects, 0, &mut Tick::default());
+        machine.read_cpus(objects, 0);
+        machine.fill(objects, &mut Tick::default());
         machine
     }
 
@@ -66,14 +67,20 @@ impl Machine {
         online()
     }
 
-    /// Fills in CPUs, nodes and gauges of the interval `generation`, and adds disks that did nothing.
-    pub fn fill(&mut self, objects: &Objects, generation: u64, tick: &mut Tick) -> Vec<(Loss, u64)> {
+    /// CPUs in the interval `generation`, which has just ended: to be read before anything that takes time.
+    pub fn read_cpus(&mut self, objects: &Objects, generation: u64) -> Vec<CpuTick> {
         self.frequencies.refresh();
-        tick.cpus = self.cpus();
-        self.counters.fill(&objects.sched.maps.cpus, generation, &mut tick.cpus, &tick.threads);
+        let mut cpus = self.cpus();
+        self.counters.fill(&objects.sched.maps.cpus, generation, &mut cpus);
         if let Some(oncpu) = &objects.oncpu {
-            self.counters.fill_samples(&oncpu.maps.sampled, &mut tick.cpus);
+            self.counters.fill_samples(&oncpu.maps.sampled, &mut cpus);
         }
+        cpus
+    }
+
+    /// Fills in who ran on the CPUs, nodes and gauges, and adds disks that did nothing.
+    pub fn fill(&mut self, objects: &Objects, tick: &mut Tick) -> Vec<(Loss, u64)> {
+        self.counters.fill_running(&mut tick.cpus, &tick.threads);
         tick.nodes = self.node_ticks(objects, tick);
         tick.host = self.gauges.read();
         for (dev, name) in self.disks.all() {

@@ -284,11 +284,12 @@ impl Live {
         let started = Instant::now();
         let closed = self.flip.advance();
         let wall = wall_ns();
+        let cpus = self.machine.read_cpus(&self.objects, closed.generation);
         let maps = &self.objects.sched.maps;
         maps::wait_for_programs(&maps.stacks, &maps.stacks_even).map_err(failed("flipping the interval"))?;
         let late_ticks = self.schedule();
 
-        let mut tick = Tick::default();
+        let mut tick = Tick { cpus, ..Tick::default() };
         tick.span.start_ns = closed.start_ns;
         tick.span.end_ns = closed.end_ns;
         tick.span.wall_ns = wall.saturating_sub(tick.span.len_ns());
@@ -306,7 +307,7 @@ impl Live {
         }
         losses.add(Loss::HiddenTasks, self.processes.take_hidden());
         self.take_disks(closed, &mut tick, &mut losses)?;
-        for (loss, count) in self.machine.fill(&self.objects, closed.generation, &mut tick) {
+        for (loss, count) in self.machine.fill(&self.objects, &mut tick) {
             losses.add(loss, count);
         }
         self.follow_cpus(&tick);
