@@ -64,6 +64,12 @@ impl Recording {
         assert!(self.wait_for(PATIENCE, |heard| heard.iter().any(past)), "no tick past {ns} within {PATIENCE:?}");
     }
 
+    /// Waits until there are that many ticks.
+    pub fn wait_ticks(&self, count: usize) {
+        let enough = |heard: &[Batch]| heard.iter().filter(|batch| matches!(batch, Batch::Tick(_))).count() >= count;
+        assert!(self.wait_for(PATIENCE, enough), "fewer than {count} ticks within {PATIENCE:?}");
+    }
+
     /// Waits until every frame of a process's stacks so far has its symbol, or for a while: some have none.
     pub fn wait_names(&self, tgid: u32) {
         self.wait_for(NAMES, |heard| nameless(heard, tgid) == 0);
@@ -154,7 +160,9 @@ impl Recorded {
             );
             let busy =
                 |cpu: &CpuTick| cpu.user_ns + cpu.kernel_ns + cpu.irq_ns + cpu.softirq_ns + cpu.steal_ns + cpu.idle_ns;
-            assert!(tick.cpus.iter().all(|cpu| busy(cpu) < most), "more than a CPU has: {:?}", tick.span);
+            for cpu in &tick.cpus {
+                assert!(busy(cpu) < most, "more than a CPU has: {:?} {cpu:?}", tick.span);
+            }
         }
     }
 
@@ -163,6 +171,11 @@ impl Recorded {
             Batch::Tick(tick) => Some(&**tick),
             Batch::Names(_) => None,
         })
+    }
+
+    /// Lengths of the ticks and how late they came, ms: for messages.
+    pub fn pace(&self) -> Vec<(u64, u64)> {
+        self.ticks().map(|tick| (tick.span.len_ns() / 1_000_000, tick.cost.late_ns / 1_000_000)).collect()
     }
 
     /// Ticks that lie wholly in `[from, to]`.

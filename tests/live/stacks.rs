@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use sberf::collect::live::LiveOptions;
-use sberf::tick::{Lens, Loss, StackWeight, State};
+use sberf::tick::{Lens, Loss, StackWeight, State, Tick};
 
 use crate::machine::{machine, now_ns};
-use crate::recording::{Recorded, Recording, total};
+use crate::recording::{Recorded, Recording};
 use crate::workload::Workload;
 
 const STACKS: u64 = 20_000;
@@ -83,7 +83,7 @@ fn account(set: impl FnOnce(&mut LiveOptions)) -> Option<(Account, Recorded)> {
         (waits.saturating_sub(unseen)..=waits).contains(&count),
         "{count} of {waits} waits counted, {unseen} unseen"
     );
-    let account = read_account(&seen, stacks.pid());
+    let account = read_account(&seen, stacks.pid(), tid);
     assert!(account.other.is_empty(), "stacks that are none of the workload's: {:?}", account.other);
     let (taken, not_taken, lost) = (account.taken.values().sum::<u64>(), account.not_taken, account.lost);
     let told = format!("{taken} taken + {not_taken} not taken + {lost} lost of {waits} waits, {:?}", seen.losses());
@@ -96,16 +96,19 @@ fn account(set: impl FnOnce(&mut LiveOptions)) -> Option<(Account, Recorded)> {
     Some((account, seen))
 }
 
-fn read_account(seen: &Recorded, tgid: u32) -> Account {
+fn read_account(seen: &Recorded, tgid: u32, tid: u32) -> Account {
     let mut account = Account::default();
     let blocked = |weight: &&StackWeight| weight.process.tgid == tgid && weight.lens == Lens::Blocked(State::Timer);
-    for weight in seen.ticks().flat_map(|tick| &tick.stacks).filter(blocked) {
+    // In a tick in which it only sleeps on, no stack says so: what no stack has is for the model to add.
+    let busy = |tick: &&Tick| tick.threads.iter().any(|thread| thread.key.tid == tid && !thread.off_cpu.is_empty());
+    for weight in seen.ticks().filter(busy).flat_map(|tick| &tick.stacks).filter(blocked) {
         let functions = seen.functions(seen.stack(weight.stack).expect("every stack is named"));
         account.ns += weight.weight;
         match (functions.as_slice(), spelled(&functions)) {
             (["[stack not taken]"], _) => account.not_taken += weight.count,
             (["[unrecorded]" | "[frames lost]"], _) => account.lost += weight.count,
             (_, Some(number)) => *account.taken.entry(number).or_default() += weight.count,
+            _ if weight.count == 0 => {} // the last sleep, which does not end
             _ => account.other.push(functions.join(";")),
         }
     }
@@ -123,16 +126,14 @@ fn spelled(functions: &[&str]) -> Option<usize> {
     (bits.len() == BITS).then(|| bits.iter().rev().fold(0, |number, bit| number << 1 | bit))
 }
 
-/// The thread's blocked time is whole, whatever became of the stacks, and they carry it.
+/// The thread's time is whole, whatever became of the stacks, and they carry all that it slept.
 fn check_total(seen: &Recorded, stacks: &Workload, tid: u32, account: &Account) {
     let ns = seen.thread_ns(tid);
-    let (begin, end) = stacks.span();
-    let share = ns.total() as f64 / (end - begin) as f64;
-    // It may be preempted between telling that it ends, which the run waits for, and ending.
-    assert!((0.9..=1.05).contains(&share), "the sleeper lived for {share:.3} of the run: {ns:?}");
-    let all = total(seen.process(stacks.pid()).iter().map(|thread| &thread.ns));
-    let blocked = ns[State::Timer];
-    assert!(all[State::Timer] >= blocked);
-    let carried = account.ns as f64 / blocked as f64;
-    assert!((carried - 1.0).abs() < 0.01, "stacks carry {carried:.4} of {blocked} ns");
+    let lived = seen.ticks().next_back().expect("a tick").span.end_ns - stacks.number("begin_ns");
+    let share = ns.total() as f64 / lived as f64;
+    assert!((0.99..=1.001).contains(&share), "{share:.4} of the sleeper's life is accounted for: {ns:?}");
+    let busy = seen.thread(tid).into_iter().filter(|(_, thread)| !thread.off_cpu.is_empty());
+    let asleep: u64 = busy.map(|(_, thread)| thread.ns[State::Timer]).sum();
+    let carried = account.ns as f64 / asleep as f64;
+    assert!((carried - 1.0).abs() < 0.01, "stacks carry {carried:.4} of {asleep} ns asleep: {ns:?}");
 }
