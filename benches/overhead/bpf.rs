@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::path::Path;
 use std::process::Command;
 
@@ -11,24 +12,22 @@ use libbpf_rs::{Link, Object, ObjectBuilder};
 
 use crate::load;
 
-const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
-
-/// The kernel counts runs and time of BPF programs while this lives; then the setting is as it was.
+/// The kernel counts runs and time of BPF programs while this lives, whoever else turns that on or off.
 pub struct Stats {
-    before: String,
+    _held: OwnedFd,
 }
 
 impl Stats {
     pub fn on() -> Result<Self> {
-        let before = fs::read_to_string(SWITCH).with_context(|| format!("reading {SWITCH}"))?;
-        fs::write(SWITCH, "1").with_context(|| format!("writing {SWITCH}: needs root"))?;
-        Ok(Stats { before })
-    }
-}
-
-impl Drop for Stats {
-    fn drop(&mut self) {
-        let _ = fs::write(SWITCH, self.before.trim());
+        // SAFETY: takes a number, gives a descriptor or a negative error.
+        let fd = unsafe { libbpf_sys::bpf_enable_stats(libbpf_sys::BPF_STATS_RUN_TIME) };
+        ensure!(
+            fd >= 0,
+            "turning on the kernel's statistics of BPF programs: {}",
+            std::io::Error::from_raw_os_error(-fd)
+        );
+        // SAFETY: just made, and nobody else's.
+        Ok(Stats { _held: unsafe { OwnedFd::from_raw_fd(fd) } })
     }
 }
 

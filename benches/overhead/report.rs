@@ -29,6 +29,11 @@ pub fn machine(rounds: usize) {
         kb as f64 / 1e6,
         kernel.trim()
     );
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().and_then(|load| load.parse::<f64>().ok()).unwrap_or(0.0);
+    if load > 0.5 {
+        println!("Other work runs here (load average {load:.1} at the start): what follows is not a measurement.");
+    }
 }
 
 /// CPU time that the hypervisor gave to somebody else.
