@@ -9,6 +9,7 @@
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, BuildHasherDefault};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -122,9 +123,10 @@ impl Facts {
         facts
     }
 
-    /// A process that is new to us. Not for threads of the kernel: they have no such facts.
+    /// A process that may be new to us. Not for threads of the kernel: they have no such facts.
     pub fn born(&mut self, key: ProcessKey) {
-        if self.known.insert(key, Known::default()).is_none() {
+        if let Entry::Vacant(place) = self.known.entry(key) {
+            place.insert(Known::default());
             self.waiting.push_back(key);
         }
     }

@@ -186,6 +186,7 @@ impl Live {
         live.describe();
         // The first pass adopts the threads that are there; what it tells is of an interval before ours.
         live.iterate().map_err(|error| SourceError(format!("running the task iterator failed: {error}")))?;
+        live.processes.expect(tasks::processes(&live.iterator_bytes));
         Ok(live)
     }
 

@@ -37,6 +37,13 @@ impl Processes {
         }
     }
 
+    /// Processes that the first tick will show: their facts are read meanwhile, so that it has them.
+    pub fn expect(&mut self, keys: impl Iterator<Item = ProcessKey>) {
+        keys.for_each(|key| self.facts.born(key));
+        // Nothing was asked for before: there is no news that could get lost.
+        self.facts.refresh();
+    }
+
     /// Processes on the screen.
     pub fn visible(&mut self, keys: &[ProcessKey]) {
         self.facts.want(keys);

@@ -55,6 +55,13 @@ pub fn take(bytes: &mut &[u8]) -> Option<Record> {
     Some(Record { task, account })
 }
 
+/// Processes among what the iterator told, those of the kernel left out.
+pub fn processes(mut bytes: &[u8]) -> impl Iterator<Item = ProcessKey> {
+    std::iter::from_fn(move || take(&mut bytes))
+        .filter(|record| record.task.tid == record.task.tgid && record.task.kthread == 0)
+        .map(|record| ProcessKey { tgid: record.task.tgid, start_ns: record.task.start_ns })
+}
+
 /// What a thread's own counters read last time; they only grow.
 #[derive(Clone, Copy, Default)]
 struct Seen {
