@@ -688,6 +688,13 @@ int BPF_PROG(sched_wakeup_new, struct task_struct *task)
 	return 0;
 }
 
+/* Attached nowhere. User space has it run on each CPU after a flip: once it has, whatever ran there before is over. */
+SEC("raw_tp")
+int nothing(void *ctx)
+{
+	return 0;
+}
+
 /* What a task that is not current does now. */
 static __always_inline __u32 state_of(struct task_struct *task, __u16 *syscall)
 {

@@ -1,7 +1,7 @@
 //! What libbpf-rs does not offer: the mapped page of `flip`, and draining a map in batches into one buffer.
 
 use std::ffi::c_void;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use libbpf_rs::{MapCore, MapFlags};
@@ -76,10 +76,36 @@ pub fn monotonic_ns() -> u64 {
 
 /// Waits until no program runs that could still use what was current before the call.
 ///
-/// Updating a map-in-map ends with an RCU grace period, for exactly this reason (7 ms at the median).
-pub fn wait_for_programs(outer: &impl MapCore, inner: &impl MapCore) -> libbpf_rs::Result<()> {
+/// Has `nothing` run on each of `cpus`, one after the other: the interrupt that brings it there waits for programs on
+/// `sched_switch` and for samples, which run with interrupts off. A program that runs with them on (a request that
+/// completes) may be in the middle, but goes on at once and is over long before anything is drained.
+///
+/// Where that is not possible, an RCU grace period: it ends the update of a map-in-map. That is 7 ms at the median, but
+/// more than a second when there are more threads to run than CPUs, for RCU's own thread has to wait its turn.
+pub fn wait_for_programs(
+    nothing: BorrowedFd<'_>,
+    cpus: impl IntoIterator<Item = u32>,
+    outer: &impl MapCore,
+    inner: &impl MapCore,
+) -> libbpf_rs::Result<()> {
+    if cpus.into_iter().all(|cpu| run_on(nothing, cpu)) {
+        return Ok(());
+    }
     let inner = inner.as_fd().as_raw_fd();
     outer.update(&0u32.to_ne_bytes(), &inner.to_ne_bytes(), MapFlags::ANY)
+}
+
+/// Runs a program on a CPU and waits for its end; true also for a CPU that is offline.
+fn run_on(program: BorrowedFd<'_>, cpu: u32) -> bool {
+    let mut options = libbpf_sys::bpf_test_run_opts {
+        sz: size_of::<libbpf_sys::bpf_test_run_opts>() as libbpf_sys::size_t,
+        flags: libbpf_sys::BPF_F_TEST_RUN_ON_CPU,
+        cpu,
+        ..Default::default()
+    };
+    // SAFETY: the descriptor is open for the call, and the options are a valid structure of the size that they state.
+    let code = unsafe { libbpf_sys::bpf_prog_test_run_opts(program.as_raw_fd(), &mut options) };
+    code == 0 || code == -libc::ENXIO
 }
 
 /// Takes everything out of a hash map. Elements that cannot be read are left out and counted.

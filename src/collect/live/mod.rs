@@ -22,6 +22,7 @@ mod wire;
 
 use std::io::Read;
 
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -287,7 +288,9 @@ impl Live {
         let wall = wall_ns();
         let cpus = self.machine.read_cpus(&self.objects, closed.generation);
         let maps = &self.objects.sched.maps;
-        maps::wait_for_programs(&maps.stacks, &maps.stacks_even).map_err(failed("flipping the interval"))?;
+        let nothing = self.objects.sched.progs.nothing.as_fd();
+        maps::wait_for_programs(nothing, cpus.iter().map(|cpu| cpu.id), &maps.stacks, &maps.stacks_even)
+            .map_err(failed("flipping the interval"))?;
         let late_ticks = self.schedule();
 
         let mut tick = Tick { cpus, ..Tick::default() };
