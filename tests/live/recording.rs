@@ -15,7 +15,7 @@ use sberf::tick::{
     Tick,
 };
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Names come from a worker, after the ticks; a frame of a stripped file never gets one.
 const NAMES: Duration = Duration::from_secs(4);
 
