@@ -32,6 +32,11 @@ const volatile bool only_some = false;	       /* take stacks only of processes i
 #define OWN_FRAMES 2
 
 #define NEAR_WORDS 64
+#if defined(__TARGET_ARCH_x86)
+#define NR_RESTART_SYSCALL 219
+#else
+#define NR_RESTART_SYSCALL 128
+#endif
 
 struct thread {
 	__u32 seq; /* odd while `roll` runs */
@@ -47,6 +52,8 @@ struct thread {
 	__u8 slot; /* index in place: where it is blocked */
 	__u16 syscall;
 	__u8 recent[PLACES]; /* by registers: the slot in place that was last used for them */
+	__u32 call;	     /* number of the system call in which it blocked last, plus 1; 0: none yet */
+	__u32 pad;
 	struct place_key place[PLACES];
 	struct acc acc[2];
 };
@@ -259,7 +266,7 @@ struct wait {
 /*
  * Why a task that is not on a CPU and not runnable waits. A page fault saves -1 in place of the system call's number.
  */
-static __always_inline void wait_of(struct task_struct *task, __u32 state, struct wait *wait)
+static __always_inline void wait_of(struct task_struct *task, __u32 state, __u32 call, struct wait *wait)
 {
 	bool iowait = BPF_CORE_READ_BITFIELD(task, in_iowait);
 	struct pt_regs *regs;
@@ -296,6 +303,9 @@ static __always_inline void wait_of(struct task_struct *task, __u32 state, struc
 	wait->fp = BPF_CORE_READ((struct user_pt_regs *)regs, regs[29]);
 	wait->place = mix(mix(BPF_CORE_READ((struct user_pt_regs *)regs, pc), wait->sp), (__u64)nr << 32 | wait->fd);
 #endif
+	/* A call that a signal or a stop interrupted goes on as another one: it waits for what it waited for. */
+	if (nr == NR_RESTART_SYSCALL && call)
+		nr = call - 1;
 	if (nr < 0) {
 		wait->reason = ST_FAULT;
 	} else {
@@ -574,7 +584,9 @@ static __always_inline void leave_cpu(void *ctx, struct task_struct *task, struc
 		return;
 	}
 	acc->voluntary++;
-	wait_of(task, state, &wait);
+	wait_of(task, state, t->call, &wait);
+	if (wait.syscall != 0xFFFF)
+		t->call = wait.syscall + 1;
 	renew(cpu, now);
 	t->slot = place_of(ctx, t, acc, task, cpu, &wait);
 	t->syscall = wait.syscall;
@@ -708,7 +720,7 @@ static __always_inline __u32 state_of(struct task_struct *task, __u16 *syscall)
 		return ST_DEAD;
 	if (state == TASK_RUNNING)
 		return ST_PREEMPTED;
-	wait_of(task, state, &wait);
+	wait_of(task, state, 0, &wait);
 	*syscall = wait.syscall;
 	return wait.by_fd ? by_descriptor(task, wait.fd) : wait.reason;
 }

@@ -40,6 +40,7 @@ const CLASSES: &[(u16, Class)] = {
         (73, Lock),          // flock
         (202, Lock),         // futex
         (208, Poll),         // io_getevents
+        (219, Timer),        // restart_syscall: mostly a sleep; what it was is known only if seen before
         (220, Lock),         // semtimedop
         (230, Timer),        // clock_nanosleep
         (232, Poll),         // epoll_wait
@@ -86,6 +87,7 @@ const CLASSES: &[(u16, Class)] = {
         (98, Lock),          // futex
         (101, Timer),        // nanosleep
         (115, Timer),        // clock_nanosleep
+        (128, Timer),        // restart_syscall: mostly a sleep; what it was is known only if seen before
         (192, Lock),         // semtimedop
         (193, Lock),         // semop
         (202, Net),          // accept
