@@ -169,6 +169,33 @@ fn blocked_throughout_shows_in_every_tick() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// Interrupted waits go on through another system call (restart_syscall), which does not say what they wait for.
+#[test]
+fn a_stop_does_not_change_what_is_waited_for() {
+    let Some(_machine) = machine() else { return };
+    let mut restart = Workload::prepare("restart", &[]);
+    let recording = Recording::start();
+    restart.run();
+    let pid = rustix::process::Pid::from_raw(restart.pid() as i32).expect("a pid");
+    sleep_ms(600);
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).expect("our child");
+    sleep_ms(600);
+    let on = now_ns();
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).expect("our child");
+    recording.wait_past(on + 1_100_000_000);
+    let seen = recording.stop();
+    for (tid, said) in restart.threads() {
+        let reason = State::ALL.into_iter().find(|state| state.name() == said[0]).expect("a state");
+        let all = seen.thread(tid);
+        let stopped = total(all.iter().map(|(_, thread)| &thread.ns))[State::Stopped];
+        assert!((400_000_000..=700_000_000).contains(&stopped), "{said:?} stopped for {stopped} ns");
+        for (tick, thread) in all.into_iter().filter(|(tick, _)| tick.span.start_ns > on + 50_000_000) {
+            let share = thread.ns[reason] as f64 / tick.span.len_ns() as f64;
+            assert!((share - 1.0).abs() <= 0.005, "{said:?}: {share:.3} {:?} call {:?}", thread.ns, thread.syscall);
+        }
+    }
+}
+
 /// The same threads falling asleep while sberf looks: from the next tick on, all of it.
 #[test]
 fn falling_asleep_shows_at_once() {
