@@ -8,7 +8,7 @@
 
 #define MAX_FRAMES 127 /* of each part, user and kernel: the kernel's own limit (perf_event_max_stack) */
 #define MAX_NODES 8
-#define HIST_CELLS 16	/* of the write-combining cache of a thread's histogram */
+#define HIST_CELLS 32	/* of the write-combining cache of a thread's histogram */
 #define PLACES 4	/* where a thread was seen to block: remembered stacks */
 #define STATE_SLOTS 16	/* powers of two: the verifier follows a mask, not a comparison */
 #define PLACE_SLOTS 8
@@ -68,8 +68,8 @@ struct flip {
 };
 
 struct cell {
-	__u32 count;
-	__u32 bucket;
+	__u16 count;
+	__u16 bucket;
 };
 
 struct place {

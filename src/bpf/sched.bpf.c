@@ -48,10 +48,13 @@ struct thread {
 	__u64 charged;	   /* accounted up to here */
 	__u64 off_since;   /* when it left the CPU to block; 0: it did not */
 	__u64 ran_ns;	   /* the scheduler's own sum when it last left the CPU */
+	__u64 looked;	   /* when it was last looked at closely where it blocks */
 	__u8 state;
 	__u8 slot; /* index in place: where it is blocked */
 	__u16 syscall;
 	__u8 recent[PLACES]; /* by registers: the slot in place that was last used for them */
+	__u8 skip[PLACES];   /* by registers: waits until the next look */
+	__u16 trust[PLACES]; /* by registers: share of looks that found what the registers said, of 2^16 */
 	__u32 call;	     /* number of the system call in which it blocked last, plus 1; 0: none yet */
 	__u32 pad;
 	struct place_key place[PLACES];
@@ -191,7 +194,7 @@ static __always_inline __u32 hist_add(struct acc *acc, struct task_struct *task,
 	if (value > acc->max_ns[kind])
 		acc->max_ns[kind] = value;
 	acc->sum_ns[kind] += value;
-	if (cell->count && cell->bucket != bucket) {
+	if (cell->count && (cell->bucket != bucket || cell->count == 0xFFFF)) {
 		struct hist_key key = {
 			.start_ns = task->start_boottime, .tid = task->pid, .kind = kind, .bucket = cell->bucket,
 		};
@@ -386,23 +389,43 @@ static __noinline __u64 callers(__u64 sp, __u64 fp)
 }
 
 /*
+ * How many of the waits to come are believed by their registers alone: the more looks found what the registers said, the more. The
+ * number is random, and what it is drawn from follows slowly: then each place is found as often as it comes, whatever the
+ * rhythm. A length that followed the last few looks would favour the places that come in long runs.
+ */
+static __always_inline void trust(struct thread *t, __u64 at, bool same, __u64 now)
+{
+	__u32 trust = t->trust[at], doubt, most;
+
+	trust = same ? trust + ((0xFFFF - trust) >> 6) : trust - (trust >> 6);
+	doubt = 0xFFFF - trust;
+	most = doubt < 0x800 ? 31 : doubt < 0x1000 ? 15 : doubt < 0x2000 ? 7 : doubt < 0x4000 ? 3 : 0;
+	t->trust[at] = trust;
+	t->skip[at] = (__u32)(now * 0x9E3779B97F4A7C15ull >> 40) & most;
+	t->looked = now;
+}
+
+/*
  * Which slot the wait that begins now belongs to.
  *
  * The same registers mean the same place nearly always. Not always: the number of a descriptor, even its `struct file`, may
  * have been given to another kind of file, and functions with frames of one size leave the same registers behind. Looking at
- * both costs as much as all the rest of a switch, so it is done within a budget that only a thread in a tight loop exceeds;
- * then the registers are believed until the next period, 10 ms at the most.
+ * both costs as much as all the rest of a switch. So a thread that blocks often is looked at now and then, and all looks
+ * together have a budget; without a look the registers are believed, for 10 ms at the most.
  */
 static __always_inline __u64 place_of(void *ctx, struct thread *t, struct acc *acc, struct task_struct *task,
-				      struct cpu_acc *cpu, struct wait *wait)
+				      struct cpu_acc *cpu, struct wait *wait, __u64 now)
 {
 	__u64 at = wait->place >> 20, slot, whole, stack;
+	bool same;
 
 	BOUND(at, PLACES - 1);
-	if (!cpu->looks) {
+	if (!cpu->looks || (t->skip[at] && now - t->looked < period_ns)) {
 		slot = t->recent[at];
 		BOUND(slot, PLACES - 1);
 		if (t->place[slot].regs == wait->place) {
+			if (t->skip[at])
+				t->skip[at]--;
 			wait->reason = t->place[slot].reason;
 			return t->place[slot].whole ? slot : NO_PLACE;
 		}
@@ -412,6 +435,7 @@ static __always_inline __u64 place_of(void *ctx, struct thread *t, struct acc *a
 	if (cpu->looks)
 		cpu->looks--;
 	if (!wants_stacks(task->tgid)) { /* remember the reason alone */
+		trust(t, at, t->place[at].regs == wait->place && t->place[at].reason == wait->reason, now);
 		t->place[at].regs = wait->place;
 		t->place[at].reason = wait->reason;
 		t->recent[at] = at;
@@ -423,6 +447,7 @@ static __always_inline __u64 place_of(void *ctx, struct thread *t, struct acc *a
 	whole |= 1;
 	slot = whole >> 20;
 	BOUND(slot, PLACES - 1);
+	same = t->place[slot].whole == whole && t->recent[at] == slot;
 	if (t->place[slot].whole != whole) {
 		if (!cpu->walks)
 			return NO_PLACE;
@@ -435,6 +460,7 @@ static __always_inline __u64 place_of(void *ctx, struct thread *t, struct acc *a
 		t->place[slot].stack = stack;
 		t->place[slot].reason = wait->reason;
 	}
+	trust(t, at, same, now);
 	t->place[slot].regs = wait->place;
 	t->recent[at] = slot;
 	return slot;
@@ -588,7 +614,7 @@ static __always_inline void leave_cpu(void *ctx, struct task_struct *task, struc
 	if (wait.syscall != 0xFFFF)
 		t->call = wait.syscall + 1;
 	renew(cpu, now);
-	t->slot = place_of(ctx, t, acc, task, cpu, &wait);
+	t->slot = place_of(ctx, t, acc, task, cpu, &wait, now);
 	t->syscall = wait.syscall;
 	t->state = wait.reason;
 	t->off_since = now;

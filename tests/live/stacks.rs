@@ -58,6 +58,31 @@ fn frames_that_found_no_room_are_counted() {
     assert!(account.lost > STACKS / 2 && seen.lost(Loss::FrameRingFull) > STACKS / 2, "{:?}", seen.losses());
 }
 
+/// Whoever blocks often is looked at closely only now and then: often enough that its places keep their shares.
+#[test]
+fn callers_that_take_turns_keep_their_shares() {
+    let Some(_machine) = machine() else { return };
+    let mut turns = Workload::prepare("turns", &["20000"]);
+    let recording = Recording::start();
+    turns.run();
+    recording.wait_past(turns.number("end_ns"));
+    recording.wait_names(turns.pid());
+    let seen = recording.stop();
+
+    let mut waits: HashMap<&str, u64> = HashMap::new();
+    let blocked = |weight: &&StackWeight| {
+        weight.process.tgid == turns.pid() && weight.lens == Lens::Blocked(State::Timer) && weight.count > 0
+    };
+    for weight in seen.ticks().flat_map(|tick| &tick.stacks).filter(blocked) {
+        let functions = seen.functions(seen.stack(weight.stack).expect("every stack is named"));
+        let caller = functions.into_iter().find(|name| ["often", "seldom"].contains(name)).unwrap_or("neither");
+        *waits.entry(caller).or_default() += weight.count;
+    }
+    let all: u64 = waits.values().sum();
+    let often = waits.get("often").copied().unwrap_or_default() as f64 / all as f64;
+    assert!(all > 19_000 && (often - 2.0 / 3.0).abs() < 0.06, "{waits:?} of {all}");
+}
+
 fn account(set: impl FnOnce(&mut LiveOptions)) -> Option<(Account, Recorded)> {
     let _machine = machine()?;
     let mut stacks = Workload::prepare("stacks", &[&STACKS.to_string()]);

@@ -11,7 +11,7 @@ pub fn of_cells(account: &acc, kind: usize, spilled: &[(u16, u64)]) -> Hist {
     let mut hist = Hist { counts: Vec::new(), max: account.max_ns[kind], sum: account.sum_ns[kind] };
     for &cell { count, bucket } in &account.hist[kind] {
         if count > 0 {
-            hist.add(bucket as u16, u64::from(count));
+            hist.add(bucket, u64::from(count));
         }
     }
     for &(bucket, count) in spilled {
