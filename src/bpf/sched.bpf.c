@@ -50,13 +50,14 @@ struct thread {
 	__u64 ran_ns;	   /* the scheduler's own sum when it last left the CPU */
 	__u64 looked;	   /* when it was last looked at closely where it blocks */
 	__u8 state;
-	__u8 slot; /* index in place: where it is blocked */
+	__u8 slot;   /* index in place: where it is blocked */
+	__u8 oldest; /* index in place, any multiple of PLACES added: who makes room */
+	__u8 pad;
 	__u16 syscall;
 	__u8 recent[PLACES]; /* by registers: the slot in place that was last used for them */
 	__u8 skip[PLACES];   /* by registers: waits until the next look */
 	__u16 trust[PLACES]; /* by registers: share of looks that found what the registers said, of 2^16 */
 	__u32 call;	     /* number of the system call in which it blocked last, plus 1; 0: none yet */
-	__u32 pad;
 	struct place_key place[PLACES];
 	struct acc acc[2];
 };
@@ -445,16 +446,19 @@ static __always_inline __u64 place_of(void *ctx, struct thread *t, struct acc *a
 	if (wait->fp)
 		whole = mix(whole, callers(wait->sp, wait->fp));
 	whole |= 1;
-	slot = whole >> 20;
-	BOUND(slot, PLACES - 1);
-	same = t->place[slot].whole == whole && t->recent[at] == slot;
-	if (t->place[slot].whole != whole) {
+	for (slot = 0; slot < PLACES; slot++)
+		if (t->place[slot].whole == whole)
+			break;
+	same = slot == t->recent[at];
+	if (slot == PLACES) {
 		if (!cpu->walks)
 			return NO_PLACE;
 		cpu->walks--;
 		stack = take_stack(ctx, task, task->tgid, task->group_leader->start_boottime, true, OWN_FRAMES);
 		if (stack == HASH_NOT_TAKEN)
 			return NO_PLACE;
+		slot = t->oldest++;
+		BOUND(slot, PLACES - 1);
 		forget_place(t, acc, task, t->gen, slot);
 		t->place[slot].whole = whole;
 		t->place[slot].stack = stack;
