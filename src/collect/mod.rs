@@ -11,6 +11,7 @@ pub mod modules;
 pub mod nodes;
 pub mod process_facts;
 pub mod symbols;
+pub mod unwind;
 
 mod demangle;
 mod elf;
