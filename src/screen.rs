@@ -8,6 +8,8 @@ use std::cell::RefCell;
 use std::io::{self, Write};
 use std::rc::Rc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
@@ -41,6 +43,8 @@ pub struct Screen {
     frames: Sender<Vec<u8>>,
     written: Receiver<io::Result<()>>,
     writing: bool,
+    /// Goes out with the next frame.
+    aside: Vec<u8>,
 }
 
 impl Screen {
@@ -51,7 +55,7 @@ impl Screen {
         let (done, written) = bounded(1);
         std::thread::Builder::new().name("screen".into()).spawn(move || write_frames(output, &to_write, &done))?;
         let terminal = Terminal::new(CrosstermBackend::new(bytes.clone()))?;
-        Ok(Screen { terminal, bytes, frames, written, writing: false })
+        Ok(Screen { terminal, bytes, frames, written, writing: false, aside: Vec::new() })
     }
 
     /// Says when the frame under way is written. Give what it yields to [`Screen::finished`].
@@ -76,6 +80,11 @@ impl Screen {
         self.terminal.resize(Rect::new(0, 0, size.width, size.height))
     }
 
+    /// Hands a text to the clipboard, with the next frame: OSC 52, which terminals (and tmux, if it may) obey or ignore.
+    pub fn copy(&mut self, text: &str) {
+        self.aside = format!("\x1b]52;c;{}\x07", STANDARD.encode(text)).into_bytes();
+    }
+
     /// Draws a frame, unless one is under way.
     pub fn draw(&mut self, render: impl FnOnce(Rect, &mut Buffer)) -> io::Result<()> {
         if self.writing {
@@ -86,10 +95,11 @@ impl Screen {
             render(area, frame.buffer_mut());
         })?;
         let drawn = std::mem::take(&mut *self.bytes.0.borrow_mut());
-        if drawn.is_empty() {
+        let aside = std::mem::take(&mut self.aside);
+        if drawn.is_empty() && aside.is_empty() {
             return Ok(());
         }
-        self.writing = self.frames.try_send([BEGIN, &drawn, END].concat()).is_ok();
+        self.writing = self.frames.try_send([&aside, BEGIN, &drawn, END].concat()).is_ok();
         Ok(())
     }
 }

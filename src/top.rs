@@ -218,6 +218,7 @@ impl Top {
                     let said = export::folded_file(&self.model, &query, &file);
                     self.app.notify(said);
                 }
+                Action::Copy(text) => self.screen.copy(&text),
                 Action::Redraw => {
                     if self.screen.forget().is_err() {
                         return true;

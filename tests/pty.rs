@@ -284,6 +284,27 @@ fn w_writes_what_is_shown_and_overwrites_nothing() {
 }
 
 #[test]
+fn y_hands_the_row_to_the_clipboard() {
+    use base64::Engine;
+    let dir = common::demo();
+    let mut terminal = Terminal::start(&["top", "--read", "demo.sberf"], &[], dir.path(), (24, 80));
+    terminal.wait_for("COMMAND");
+    terminal.press(b"y");
+    terminal.wait_for("clipboard");
+    terminal.press(b"q");
+    assert!(terminal.end().success());
+    let raw = terminal.raw();
+    let sent: Vec<&str> = raw.split("\x1b]52;c;").skip(1).filter_map(|rest| rest.split('\x07').next()).collect();
+    assert_eq!(sent.len(), 1);
+    let text = base64::engine::general_purpose::STANDARD.decode(sent[0]).expect("base64");
+    let text = String::from_utf8(text).expect("UTF-8");
+    assert!(text.starts_with("PID\tUSER\t") && text.lines().count() == 2, "{text:?}");
+    let harmless = |c: char| !c.is_control() || matches!(c, '\n' | '\t');
+    assert!(text.chars().all(harmless), "{text:?}");
+    terminal.assert_given_back();
+}
+
+#[test]
 fn ascii_means_ascii() {
     let dir = common::demo();
     let mut terminal = Terminal::start(&["top", "--read", "demo.sberf", "--ascii"], &[], dir.path(), (40, 120));

@@ -62,13 +62,27 @@ pub fn write_tree(out: &mut impl Write, tree: &CallTree, at: u32) -> io::Result<
             continue;
         }
         line.clear();
-        for step in path.into_iter().rev().filter(|&step| step > 0 || tree.process.is_some()) {
-            let node = &tree.nodes[step];
-            push_frame(&mut line, &node.name, node.kind);
-        }
+        push_path(&mut line, tree, &path);
         put(out, &mut counts, &line, node.self_weight)?;
     }
     Ok(counts)
+}
+
+/// The line of one node: its path, and all the weight that passed through it. `None` if there is no such node.
+pub fn line_of(tree: &CallTree, at: u32) -> Option<String> {
+    let node = tree.nodes.get(at as usize)?;
+    let mut line = String::new();
+    push_path(&mut line, tree, &path(tree, at as usize));
+    let name = if line.is_empty() { &*node.name } else { &line };
+    Some(format!("{name} {}", node.total_weight))
+}
+
+/// The root stands in a line only where it is a process.
+fn push_path(line: &mut String, tree: &CallTree, path: &[usize]) {
+    for &step in path.iter().rev().filter(|&&step| step > 0 || tree.process.is_some()) {
+        let node = &tree.nodes[step];
+        push_frame(line, &node.name, node.kind);
+    }
 }
 
 /// Indices from a node up to the root.

@@ -21,7 +21,7 @@ use super::keys::Keyboard;
 use super::picker::Picker;
 use super::places::{self, Place};
 use super::prompt::Prompt;
-use super::{Action, Command, Context, Outcome, Pane, Target, Theme, Wants, draw, footer, status};
+use super::{Action, Command, Context, Outcome, Pane, Target, Theme, Wants, copy, draw, footer, status};
 use crate::model::{Model, Process};
 
 /// Rows keep their order for so long after a key press.
@@ -291,6 +291,7 @@ impl App {
         match command {
             Command::Quit => return vec![Action::Quit],
             Command::Redraw => return vec![Action::Redraw],
+            Command::Copy => return self.copy(model),
             Command::Back => self.leave(model),
             Command::BackOrQuit if self.places[self.at].inside.is_empty() => return vec![Action::Quit],
             Command::BackOrQuit => self.leave(model),
@@ -307,6 +308,19 @@ impl App {
             }
         }
         Vec::new()
+    }
+
+    fn copy(&mut self, model: &Model) -> Vec<Action> {
+        let Some(text) = self.pane().copy(model) else {
+            self.message = Some("there is nothing to copy here".into());
+            return Vec::new();
+        };
+        let (text, whole) = copy::bounded(&text);
+        let cut = if whole { "" } else { ", the rest was cut" };
+        let bytes = super::format::bytes(text.len() as u64);
+        // What the terminal makes of it, it does not tell.
+        self.message = Some(format!("handed {bytes} to the terminal's clipboard (OSC 52){cut}"));
+        vec![Action::Copy(text)]
     }
 
     fn leave(&mut self, model: &Model) {

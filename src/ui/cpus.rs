@@ -6,7 +6,7 @@ use ratatui::layout::Rect;
 use ratatui::style::Modifier;
 
 use super::table::{self, Column, Cursor, Slot, Sorted};
-use super::{Command, Context, Outcome, Pane, Target, Theme, draw, format, strip};
+use super::{Command, Context, Outcome, Pane, Target, Theme, copy, draw, format, strip};
 use crate::model::{HistoryTick, Model, Scope};
 use crate::tick::{CpuTick, State};
 
@@ -140,6 +140,11 @@ impl Pane for CpusPane {
             (Command::Enter, Some(cpu)) => Outcome::Open(Target::Latency(Scope::Cpu(cpu))),
             _ => Outcome::Ignored,
         }
+    }
+
+    fn copy(&self, model: &Model) -> Option<String> {
+        let cpu = model.cpus().get(self.cursor.at)?;
+        Some(copy::row(WHAT.iter().zip(&COLUMNS).map(|(&what, column)| (column.head, text(cpu, what, model)))))
     }
 
     fn mouse(&mut self, mouse: MouseEvent, area: Rect, model: &Model) -> Outcome {

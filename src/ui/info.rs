@@ -5,7 +5,7 @@ use ratatui::layout::Rect;
 use unicode_segmentation::UnicodeSegmentation;
 
 use super::process::{exit_words, nodes};
-use super::{Command, Context, Outcome, Pane, Theme, draw, format};
+use super::{Command, Context, Outcome, Pane, Theme, copy, draw, format};
 use crate::model::{Model, Process};
 use crate::tick::{DiskOp, Session, StackEnd};
 
@@ -95,6 +95,11 @@ impl Pane for InfoPane {
             _ => return Outcome::Ignored,
         }
         Outcome::Done
+    }
+
+    fn copy(&self, model: &Model) -> Option<String> {
+        let line = |(name, text): &(&str, String)| format!("{name}\t{}", format::clean(text));
+        Some(self.text(model, copy::LONGEST_BYTES).iter().map(line).collect::<Vec<_>>().join("\n"))
     }
 
     fn mouse(&mut self, mouse: crossterm::event::MouseEvent, _area: Rect, model: &Model) -> Outcome {

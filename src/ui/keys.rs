@@ -82,6 +82,8 @@ pub enum Command {
     Faster,
     /// Writes the stacks shown as a folded file.
     Export,
+    /// Copies what is under the cursor.
+    Copy,
     /// Place 1.
     Processes,
     /// Place 2.
@@ -280,6 +282,7 @@ pub static BINDINGS: &[Binding] = &[
     bind(In::Anywhere, &[Code(KeyCode::Tab)], Command::NextTab, "next tab, or next place", None),
     bind(In::Anywhere, &[Code(KeyCode::BackTab)], Command::PrevTab, "previous tab, or previous place", None),
     bind(In::Anywhere, &[Char(' '), Char('z')], Command::Pause, "hold the picture; recording goes on", Some("pause")),
+    bind(In::Anywhere, &[Char('y')], Command::Copy, "copy the row, or the stack, to the clipboard", None),
     bind(In::Anywhere, &[Char('+'), Char('=')], Command::Slower, "longer interval", None),
     bind(In::Anywhere, &[Char('-')], Command::Faster, "shorter interval", None),
     bind(In::Anywhere, &[Ctrl('l')], Command::Redraw, "paint the screen anew", None),

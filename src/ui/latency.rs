@@ -251,6 +251,14 @@ impl Pane for LatencyPane {
         Outcome::Done
     }
 
+    fn copy(&self, model: &Model) -> Option<String> {
+        let panel = self.panel()?;
+        let spans =
+            histogram::title(panel.kind.name, &panel.hist, panel.kind.meaning, false, &Theme::default(), u16::MAX);
+        let title: String = spans.iter().map(|span| &*span.content).collect();
+        Some(format!("{}, {}, {}", self.title(model), title.trim(), window_name(self.window)))
+    }
+
     fn mouse(&mut self, mouse: MouseEvent, area: Rect, _model: &Model) -> Outcome {
         let (_, middle, _) = parts(area);
         let at = (mouse.column, mouse.row);

@@ -20,6 +20,7 @@ use crate::tick::ProcessKey;
 pub mod app;
 pub mod bar;
 pub mod chart;
+mod copy;
 mod cpus;
 mod disks;
 pub mod draw;
@@ -80,6 +81,9 @@ pub enum Action {
         /// File name without a directory.
         file: String,
     },
+    /// Hand a text to the clipboard of the terminal. No longer than a terminal takes, and without control characters but
+    /// line ends and tabs.
+    Copy(String),
     /// Clear the terminal and draw everything anew.
     Redraw,
 }
@@ -182,6 +186,11 @@ pub trait Pane {
 
     /// An item of [`Outcome::Pick`] was chosen.
     fn picked(&mut self, _command: Command, _index: usize, _model: &Model) {}
+
+    /// What is under the cursor, as text to be pasted elsewhere; may hold anything, [`copy::bounded`] makes it harmless.
+    fn copy(&self, _model: &Model) -> Option<String> {
+        None
+    }
 
     /// A click or the wheel, within `area`, which is the one it was last drawn in.
     fn mouse(&mut self, _mouse: MouseEvent, _area: Rect, _model: &Model) -> Outcome {

@@ -24,6 +24,9 @@ const NODES: [Column; 11] = [
     Column { head: "miss%", width: 5, extra: 0, drop: 7, right: true },
 ];
 
+/// Head of the rows of processes.
+const PROCESSES_HEAD: &str = "       PID   CPU%  migr/s  ran on, share of its on-CPU time          COMMAND";
+
 /// Nodes and processes.
 #[derive(Default)]
 pub struct NumaPane {
@@ -82,6 +85,11 @@ impl Pane for NumaPane {
             (Command::Enter, None) => Outcome::Done,
             _ => Outcome::Ignored,
         }
+    }
+
+    fn copy(&self, model: &Model) -> Option<String> {
+        let line = self.process_line(model.process(self.selected?)?, model);
+        Some(format!("{PROCESSES_HEAD}\n{}", format::clean(&line)))
     }
 
     fn mouse(&mut self, mouse: MouseEvent, area: Rect, model: &Model) -> Outcome {
@@ -201,23 +209,24 @@ impl NumaPane {
         if model.session().nodes.len() < 2 || area.height < 2 {
             return;
         }
-        let head = "       PID   CPU%  migr/s  ran on, share of its on-CPU time          COMMAND";
-        draw::put(buf, area.x, area.y, head, area.width, theme.header());
-        let span_ns = model.span().map_or(1, |span| span.len_ns().max(1)) as f64;
+        draw::put(buf, area.x, area.y, PROCESSES_HEAD, area.width, theme.header());
         for (line, at) in self.cursor.shown(self.rows.len()).enumerate() {
             let line = draw::line(area, line as u16 + 1);
             let Some(process) = model.process(self.rows[at]).filter(|_| line.height > 0) else { continue };
-            let cpu = format::percent(process.tick.ns.on_cpu() as f64 / span_ns);
-            let migrations = format::rate(process.tick.migrations as f64 * 1e9 / span_ns);
-            let ran = format::left(&nodes(&process.tick.node_ns, model.session()).join("  "), 40);
-            let text =
-                format!("{:>10} {cpu:>6} {migrations:>7}  {ran}  {}", process.key.tgid, self.about(process, model));
-            draw::put(buf, line.x, line.y, &text, line.width, theme.text());
+            draw::put(buf, line.x, line.y, &self.process_line(process, model), line.width, theme.text());
             if at == self.cursor.at {
                 draw::put(buf, line.x, line.y, "▸", 1, theme.accent());
                 buf.set_style(line, theme.selected());
             }
         }
+    }
+
+    fn process_line(&self, process: &Process, model: &Model) -> String {
+        let span_ns = model.span().map_or(1, |span| span.len_ns().max(1)) as f64;
+        let cpu = format::percent(process.tick.ns.on_cpu() as f64 / span_ns);
+        let migrations = format::rate(process.tick.migrations as f64 * 1e9 / span_ns);
+        let ran = format::left(&nodes(&process.tick.node_ns, model.session()).join("  "), 40);
+        format!("{:>10} {cpu:>6} {migrations:>7}  {ran}  {}", process.key.tgid, self.about(process, model))
     }
 
     /// Its name; of the one under the cursor also where its memory lies, once that is known.

@@ -154,6 +154,10 @@ impl Pane for ProcessPane {
         self.pane_mut().picked(command, index, model);
     }
 
+    fn copy(&self, model: &Model) -> Option<String> {
+        self.pane().copy(model)
+    }
+
     fn mouse(&mut self, mouse: MouseEvent, area: Rect, model: &Model) -> Outcome {
         let (tabs, body) = parts(area);
         if !tabs.contains((mouse.column, mouse.row).into()) {

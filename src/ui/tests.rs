@@ -308,6 +308,44 @@ fn messages_stand_until_the_next_key() {
     assert!(lines(&mut app, &model, 80, 24)[23].contains("quit"));
 }
 
+/// What `y` hands out.
+fn copied(app: &mut App, model: &Model) -> String {
+    match press(app, model, Key::Char('y')).as_slice() {
+        [Action::Copy(text)] => text.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_row_or_a_stack_can_be_copied() {
+    let model = model();
+    let mut app = app(&model);
+    let row = copied(&mut app, &model);
+    let (heads, cells) = row.split_once('\n').expect("heads, and the row");
+    assert!(heads.starts_with("PID\tUSER\tCPU%") && heads.ends_with("COMMAND"), "{row}");
+    assert!(cells.starts_with("4711\tpostgres\t100\tuser 45.0% "), "{row}");
+    assert_eq!(heads.split('\t').count(), cells.split('\t').count(), "{row}");
+    assert!(lines(&mut app, &model, 80, 24)[23].contains("clipboard"));
+    press(&mut app, &model, Key::Code(KeyCode::Enter));
+    lines(&mut app, &model, 80, 24);
+    assert_eq!(copied(&mut app, &model), "postgres: write 7");
+    (0..2).for_each(|_| drop(press(&mut app, &model, Key::Char('j'))));
+    assert_eq!(copied(&mut app, &model), "postgres: write;main;work 7");
+}
+
+#[test]
+fn every_pane_has_something_to_copy() {
+    let model = model();
+    for mut pane in panes(&model).into_iter().filter(|pane| pane.context() != Context::Numa) {
+        for _ in 0..5 {
+            let text = pane.copy(&model);
+            assert!(text.as_ref().is_some_and(|text| text.len() > 5), "{:?}: {text:?}", pane.context());
+            pane.command(Command::NextTab, &model);
+            pane.tick(&model, false);
+        }
+    }
+}
+
 #[test]
 fn the_footer_can_be_clicked() {
     let model = model();

@@ -8,7 +8,7 @@ use ratatui::layout::Rect;
 
 use super::icicle::search::Pattern;
 use super::table::{self, Column, Cursor, Slot, Sorted};
-use super::{Answer, Choices, Command, Context, Outcome, Pane, Query, Theme, bar, draw, format, syscalls};
+use super::{Answer, Choices, Command, Context, Outcome, Pane, Query, Theme, bar, copy, draw, format, syscalls};
 use crate::model::{Model, Thread, Totals};
 use crate::tick::{ProcessKey, State, StateNs, ThreadKey};
 
@@ -191,6 +191,16 @@ impl Pane for ThreadsPane {
 
     fn picked(&mut self, _command: Command, index: usize, model: &Model) {
         self.sort_by(index, model);
+    }
+
+    fn copy(&self, model: &Model) -> Option<String> {
+        let (thread, theme) = (model.thread(self.selected()?)?, Theme::default());
+        let row = Row { thread, model, theme: &theme, idle: true };
+        let text = |what: What| match what {
+            What::Bar => copy::bar(&thread.tick.ns, row.is_kernel()),
+            what => row.text(what),
+        };
+        Some(copy::row(WHAT.iter().zip(&COLUMNS).map(|(&what, column)| (column.head, text(what)))))
     }
 
     fn mouse(&mut self, mouse: MouseEvent, area: Rect, model: &Model) -> Outcome {

@@ -15,7 +15,7 @@ use super::heatmap::{self, Slice};
 use super::histogram::{self, Histogram};
 use super::icicle::{next_window, window_name};
 use super::table::{self, Cursor, Sorted};
-use super::{Command, Context, Outcome, Pane, Target, Theme, draw, format};
+use super::{Command, Context, Outcome, Pane, Target, Theme, copy, draw, format};
 use crate::model::{Latency, Model, Scope, Window};
 use crate::tick::{Hist, ProcessKey, SlowRequest, State};
 
@@ -192,6 +192,26 @@ impl Pane for DisksPane {
             _ => return Outcome::Ignored,
         }
         Outcome::Done
+    }
+
+    fn copy(&self, model: &Model) -> Option<String> {
+        match self.row(model) {
+            Row::Disk(_) => {
+                let disk = model.disks().get(self.cursor.at)?;
+                let cell = |(at, column): (usize, &table::Column)| (column.head, rows::disk_text(disk, at, model));
+                Some(copy::row(rows::COLUMNS.iter().enumerate().map(cell)))
+            }
+            Row::Asker(key) => {
+                let line = rows::asker_line(model.process(key)?, model);
+                Some(format!("{}\n{}", rows::ASKERS_HEAD, format::clean(&line)))
+            }
+            Row::Slow(_) => {
+                let at = self.cursor.at.checked_sub(model.disks().len() + self.askers.len())?;
+                let line = slow_line(self.slow.get(at)?, model);
+                Some(format!("{}\n{}", rows::SLOW_HEAD, format::clean(&line)))
+            }
+            Row::Nothing => None,
+        }
     }
 
     fn mouse(&mut self, mouse: MouseEvent, area: Rect, model: &Model) -> Outcome {

@@ -5,8 +5,8 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
 use super::explain::lens_at;
-use super::{Icicle, draw, parts};
-use crate::model::{Model, TreeLens, TreeNode};
+use super::{Icicle, Under, draw, parts};
+use crate::model::{Model, TreeLens, TreeNode, folded};
 use crate::tick::ProcessKey;
 use crate::ui::{Action, Answer, Choices, Command, Context, Outcome, Pane, Query, Theme, Wants, format};
 
@@ -121,6 +121,16 @@ impl Pane for IciclePane {
         let chosen = self.offered.get(index).and_then(|&id| self.icicle.tree().find(id));
         if let Some(node) = chosen {
             self.icicle.zoom_into(node);
+        }
+    }
+
+    /// The line that a folded file has for the frame.
+    fn copy(&self, _model: &Model) -> Option<String> {
+        match self.icicle.under() {
+            Under::Frame(at, _) => folded::line_of(self.icicle.tree(), at),
+            Under::Small(node, ..) => folded::line_of(self.icicle.tree(), self.icicle.tree().find(node.id)?),
+            Under::Gone(seen) => Some(seen.node.name.to_string()),
+            Under::Nothing => None,
         }
     }
 

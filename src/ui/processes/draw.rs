@@ -11,7 +11,7 @@ use super::{Parts, ProcessesPane, label};
 use crate::model::{Model, is_idle_wait};
 use crate::tick::State;
 use crate::ui::table::{self, Slot, Sorted};
-use crate::ui::{Theme, bar, draw, format};
+use crate::ui::{Theme, bar, copy, draw, format};
 
 impl ProcessesPane {
     pub(super) fn draw(&self, model: &Model, theme: &Theme, parts: Parts, buf: &mut Buffer) {
@@ -42,6 +42,22 @@ impl ProcessesPane {
             sched_off: off("sched"),
             block_off: off("block"),
         }
+    }
+
+    /// Every cell of a row, whether there is room for its column or not.
+    pub(super) fn row_text(&self, id: RowId, model: &Model) -> Option<String> {
+        let theme = Theme::default();
+        let frame = self.frame(model, &theme);
+        let subject = id.subject(model)?;
+        let text = |field: Field| match field {
+            Field::Bar => copy::bar(&subject.totals().ns, subject.process.facts.kernel),
+            Field::Command => match subject.thread {
+                Some(thread) => thread.comm.clone(),
+                None => label::command(subject.process, true, copy::LONGEST_BYTES),
+            },
+            field => cell(field, subject, &frame, usize::MAX).0,
+        };
+        Some(copy::row(FIELDS.iter().map(|&field| (field.column(self.machine_basis).head, text(field)))))
     }
 
     /// What the bars mean: as many states as fit.

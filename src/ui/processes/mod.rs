@@ -368,6 +368,10 @@ impl Pane for ProcessesPane {
         }
     }
 
+    fn copy(&self, model: &Model) -> Option<String> {
+        self.row_text(self.rows.get(self.cursor.at)?.id, model)
+    }
+
     fn mouse(&mut self, mouse: MouseEvent, area: Rect, model: &Model) -> Outcome {
         let lower = parts(area).lower;
         if lower.contains((mouse.column, mouse.row).into()) {
