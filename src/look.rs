@@ -23,7 +23,8 @@ pub fn top(args: Top) -> Result<(), Failure> {
     let replay = args.read.is_some();
     let open = open(&args)?;
     let feed = Feed::start(open, args.write)?;
-    top::run(feed, theme, Options { replay, utc_offset_s: utc_offset_s() })
+    let own_pid = (!replay).then(std::process::id);
+    top::run(feed, theme, Options { replay, utc_offset_s: utc_offset_s(), own_pid })
 }
 
 /// The source that the command line means, opened as far as that is quick.

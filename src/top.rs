@@ -9,10 +9,11 @@ use crossterm::event::{Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGWINCH};
 use signal_hook::iterator::Signals;
 
-use sberf::collect::Request;
+use sberf::collect::{Request, signal};
 use sberf::model::{Limits, Model};
 use sberf::tick::{Batch, Session};
 use sberf::ui::app::{App, Options};
+use sberf::ui::signal::Signal;
 use sberf::ui::{Action, Theme};
 
 use crate::feed::{Feed, News};
@@ -218,6 +219,13 @@ impl Top {
                     let said = export::folded_file(&self.model, &query, &file);
                     self.app.notify(said);
                 }
+                Action::Signal { process, signal, label } => {
+                    let said = match signal::send(process, number(signal)) {
+                        Ok(()) => format!("sent {} to {label}", signal.name()),
+                        Err(why) => format!("{} to {label}: {why}", signal.name()),
+                    };
+                    self.app.notify(said);
+                }
                 Action::Copy(text) => self.screen.copy(&text),
                 Action::Redraw => {
                     if self.screen.forget().is_err() {
@@ -330,6 +338,20 @@ impl Top {
         self.screen.forget()?;
         self.draw_within(Duration::ZERO);
         Ok(())
+    }
+}
+
+fn number(signal: Signal) -> rustix::process::Signal {
+    use rustix::process::Signal as Number;
+    match signal {
+        Signal::Term => Number::TERM,
+        Signal::Kill => Number::KILL,
+        Signal::Stop => Number::STOP,
+        Signal::Cont => Number::CONT,
+        Signal::Int => Number::INT,
+        Signal::Hup => Number::HUP,
+        Signal::Usr1 => Number::USR1,
+        Signal::Usr2 => Number::USR2,
     }
 }
 

@@ -67,6 +67,12 @@ fn press_everything(terminal: &mut Terminal) {
                 key.escape_ascii().to_string(),
                 terminal.text()
             );
+            if key == bytes(Key::F(9)) {
+                // Whatever comes next must not choose a signal for a process of this machine.
+                terminal.settle(Duration::from_millis(20));
+                terminal.press(OUT);
+                terminal.settle(Duration::from_millis(20));
+            }
             // A lone Esc must not become the start of the next key.
             terminal.settle(Duration::from_millis(2));
         }
@@ -354,6 +360,30 @@ fn a_full_disk_ends_the_recording_and_the_screen_goes_on() {
     assert_eq!(terminal.end().exit_code(), 1, "a recording that is not whole is not a success");
     terminal.assert_given_back();
     assert!(terminal.text().contains("recording stopped"), "said again where it can be read: {}", terminal.text());
+}
+
+#[test]
+fn f9_signals_the_process_that_is_selected() {
+    use std::os::unix::process::ExitStatusExt;
+    if let Err(why) = common::can_run_live() {
+        return println!("skipped: {why}");
+    }
+    let dir = common::demo();
+    let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+    let mut terminal = Terminal::start(&["top", "-p", &child.id().to_string()], &[], dir.path(), (24, 160));
+    terminal.wait_for("sleep 600");
+    terminal.press(b"\x1b[20~");
+    terminal.wait_for(&format!("signal to {} sleep 600", child.id()));
+    assert!(child.try_wait().unwrap().is_none(), "nothing is sent before it was asked");
+    terminal.press(b"\r");
+    terminal.wait_for(&format!("sent SIGTERM to {} sleep 600", child.id()));
+    assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGTERM));
+    terminal.wait_for("killed by 15 TERM");
+    terminal.press(b"\x1b[20~");
+    terminal.wait_for("has exited");
+    terminal.press(b"q");
+    assert!(terminal.end().success());
+    terminal.assert_given_back();
 }
 
 #[test]

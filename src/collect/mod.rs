@@ -10,6 +10,7 @@ pub mod live;
 pub mod modules;
 pub mod nodes;
 pub mod process_facts;
+pub mod signal;
 pub mod symbols;
 pub mod unwind;
 

@@ -21,6 +21,7 @@ use super::keys::Keyboard;
 use super::picker::Picker;
 use super::places::{self, Place};
 use super::prompt::Prompt;
+use super::signal::SignalPopup;
 use super::{Action, Command, Context, Outcome, Pane, Target, Theme, Wants, copy, draw, footer, status};
 use crate::model::{Model, Process};
 
@@ -38,6 +39,8 @@ pub struct Options {
     pub replay: bool,
     /// Local time minus UTC, seconds.
     pub utc_offset_s: i32,
+    /// PID of this program, where it is among the processes that are shown.
+    pub own_pid: Option<u32>,
 }
 
 /// View state of the whole screen.
@@ -82,6 +85,7 @@ enum Popup {
     Help(Help),
     Prompt(Prompt),
     Picker(Picker),
+    Signal(SignalPopup),
 }
 
 /// What a popup did with a key or a click.
@@ -292,6 +296,7 @@ impl App {
             Command::Quit => return vec![Action::Quit],
             Command::Redraw => return vec![Action::Redraw],
             Command::Copy => return self.copy(model),
+            Command::Signal => self.ask_signal(model),
             Command::Back => self.leave(model),
             Command::BackOrQuit if self.places[self.at].inside.is_empty() => return vec![Action::Quit],
             Command::BackOrQuit => self.leave(model),
@@ -308,6 +313,18 @@ impl App {
             }
         }
         Vec::new()
+    }
+
+    fn ask_signal(&mut self, model: &Model) {
+        let asked = match self.pane().process(model) {
+            _ if self.options.replay => Err("what was recorded takes no signals".into()),
+            None => Err("no process is selected".into()),
+            Some(process) => SignalPopup::new(process, model, self.options.own_pid),
+        };
+        match asked {
+            Ok(popup) => self.popups.push(Popup::Signal(popup)),
+            Err(why) => self.message = Some(why),
+        }
     }
 
     fn copy(&mut self, model: &Model) -> Vec<Action> {
@@ -374,6 +391,7 @@ impl App {
             Popup::Help(help) => help.key(context, event),
             Popup::Prompt(prompt) => prompt.key(event),
             Popup::Picker(picker) => picker.key(context, event),
+            Popup::Signal(popup) => popup.key(context, event),
         };
         self.popup_reply(reply, model)
     }
@@ -384,6 +402,7 @@ impl App {
             Popup::Help(help) => help.mouse(mouse, body),
             Popup::Prompt(_) => Reply::Pass,
             Popup::Picker(picker) => picker.mouse(mouse, body),
+            Popup::Signal(popup) => popup.mouse(mouse, body),
         };
         self.popup_reply(reply, model)
     }
@@ -396,11 +415,11 @@ impl App {
                 self.popups.pop();
             }
             Reply::Text => self.text_changed(model),
-            Reply::Chosen(index) => {
-                if let Some(Popup::Picker(picker)) = self.popups.pop() {
-                    self.pane_mut().picked(picker.command(), index, model);
-                }
-            }
+            Reply::Chosen(index) => match self.popups.pop() {
+                Some(Popup::Picker(picker)) => self.pane_mut().picked(picker.command(), index, model),
+                Some(Popup::Signal(popup)) => return Some(popup.chosen(index).into_iter().collect()),
+                _ => {}
+            },
         }
         Some(Vec::new())
     }
@@ -476,6 +495,7 @@ impl App {
                 Popup::Help(help) => help.render(model, &self.theme, parts.body, buf),
                 Popup::Prompt(prompt) => prompt.render(&self.theme, parts.footer, buf),
                 Popup::Picker(picker) => picker.render(&self.theme, parts.body, buf),
+                Popup::Signal(popup) => popup.render(&self.theme, parts.body, buf),
             }
         }
     }

@@ -84,6 +84,8 @@ pub enum Command {
     Export,
     /// Copies what is under the cursor.
     Copy,
+    /// Asks which signal to send to the process.
+    Signal,
     /// Place 1.
     Processes,
     /// Place 2.
@@ -283,6 +285,7 @@ pub static BINDINGS: &[Binding] = &[
     bind(In::Anywhere, &[Code(KeyCode::BackTab)], Command::PrevTab, "previous tab, or previous place", None),
     bind(In::Anywhere, &[Char(' '), Char('z')], Command::Pause, "hold the picture; recording goes on", Some("pause")),
     bind(In::Anywhere, &[Char('y')], Command::Copy, "copy the row, or the stack, to the clipboard", None),
+    bind(In::Anywhere, &[F(9)], Command::Signal, "send a signal to the process; asks which", Some("signal")),
     bind(In::Anywhere, &[Char('+'), Char('=')], Command::Slower, "longer interval", None),
     bind(In::Anywhere, &[Char('-')], Command::Faster, "shorter interval", None),
     bind(In::Anywhere, &[Ctrl('l')], Command::Redraw, "paint the screen anew", None),

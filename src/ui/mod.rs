@@ -44,6 +44,7 @@ pub mod places;
 mod process;
 mod processes;
 mod prompt;
+pub mod signal;
 mod status;
 mod strip;
 pub mod syscalls;
@@ -84,6 +85,15 @@ pub enum Action {
     /// Hand a text to the clipboard of the terminal. No longer than a terminal takes, and without control characters but
     /// line ends and tabs.
     Copy(String),
+    /// Send a signal to the process, if it is still that one. Answer with [`app::App::notify`].
+    Signal {
+        /// To whom.
+        process: ProcessKey,
+        /// What.
+        signal: signal::Signal,
+        /// What the person knows it by; fit for the screen.
+        label: String,
+    },
     /// Clear the terminal and draw everything anew.
     Redraw,
 }
@@ -186,6 +196,11 @@ pub trait Pane {
 
     /// An item of [`Outcome::Pick`] was chosen.
     fn picked(&mut self, _command: Command, _index: usize, _model: &Model) {}
+
+    /// The process that is under the cursor, or looked into.
+    fn process(&self, _model: &Model) -> Option<ProcessKey> {
+        None
+    }
 
     /// What is under the cursor, as text to be pasted elsewhere; may hold anything, [`copy::bounded`] makes it harmless.
     fn copy(&self, _model: &Model) -> Option<String> {

@@ -87,6 +87,10 @@ impl Pane for NumaPane {
         }
     }
 
+    fn process(&self, _model: &Model) -> Option<ProcessKey> {
+        self.selected
+    }
+
     fn copy(&self, model: &Model) -> Option<String> {
         let line = self.process_line(model.process(self.selected?)?, model);
         Some(format!("{PROCESSES_HEAD}\n{}", format::clean(&line)))

@@ -154,6 +154,10 @@ impl Pane for ProcessPane {
         self.pane_mut().picked(command, index, model);
     }
 
+    fn process(&self, _model: &Model) -> Option<ProcessKey> {
+        Some(self.key)
+    }
+
     fn copy(&self, model: &Model) -> Option<String> {
         self.pane().copy(model)
     }

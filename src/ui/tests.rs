@@ -10,6 +10,7 @@ use ratatui::style::Color;
 use super::app::{App, MIN_SIZE, Options};
 use super::fixture::{MS, SECOND, busy, key, model, model_of, session};
 use super::keys::{self, BINDINGS, Context, Key};
+use super::signal::Signal;
 use super::theme::{Background, Depth};
 use super::{Action, Command, Outcome, Pane, Target, Theme, places};
 use crate::model::{Limits, Model};
@@ -259,7 +260,7 @@ fn plus_and_minus_step_the_interval() {
 #[test]
 fn a_replay_says_so_and_keeps_its_interval() {
     let model = model();
-    let mut app = App::new(mono(), Options { replay: true, utc_offset_s: 3600 });
+    let mut app = App::new(mono(), Options { replay: true, utc_offset_s: 3600, ..Options::default() });
     assert!(lines(&mut app, &model, 120, 24)[0].contains("replay 15:03:23"));
     assert_eq!(press(&mut app, &model, Key::Char('+')), []);
     assert!(lines(&mut app, &model, 120, 24)[23].contains("keeps the interval it was recorded with"));
@@ -344,6 +345,58 @@ fn every_pane_has_something_to_copy() {
             pane.tick(&model, false);
         }
     }
+}
+
+/// The cursor on a process.
+fn select(app: &mut App, model: &Model, pid: u32) {
+    press(app, model, Key::Char('/'));
+    pid.to_string().chars().for_each(|c| drop(press(app, model, Key::Char(c))));
+    press(app, model, Key::Code(KeyCode::Enter));
+}
+
+#[test]
+fn a_signal_is_asked_for_and_then_sent() {
+    let model = model();
+    let mut app = app(&model);
+    assert_eq!(press(&mut app, &model, Key::F(9)), []);
+    let drawn = lines(&mut app, &model, 80, 24).join("\n");
+    assert!(drawn.contains("signal to 4711 postgres: writer"), "{drawn}");
+    let sent = |signal| Action::Signal { process: key(4711), signal, label: "4711 postgres: writer".into() };
+    assert_eq!(press(&mut app, &model, Key::Code(KeyCode::Enter)), [sent(Signal::Term)]);
+    assert!(!lines(&mut app, &model, 80, 24).join("\n").contains("signal to"));
+    press(&mut app, &model, Key::F(9));
+    press(&mut app, &model, Key::Char('K'));
+    assert_eq!(press(&mut app, &model, Key::Code(KeyCode::Enter)), [sent(Signal::Kill)]);
+    press(&mut app, &model, Key::F(9));
+    assert_eq!(press(&mut app, &model, Key::Code(KeyCode::Esc)), []);
+    assert_eq!(press(&mut app, &model, Key::Code(KeyCode::Esc)), [], "nothing is left to be chosen");
+    press(&mut app, &model, Key::Code(KeyCode::Enter));
+    press(&mut app, &model, Key::F(9));
+    assert!(lines(&mut app, &model, 80, 24).join("\n").contains("signal to 4711"), "inside the process as well");
+}
+
+#[test]
+fn what_takes_no_signal_says_so() {
+    let model = model();
+    let mut app = App::new(mono(), Options { own_pid: Some(8120), ..Options::default() });
+    app.on_tick(&model, NOW);
+    for (pid, why) in [(8120, "is sberf itself"), (15, "threads of the kernel"), (9871, "has exited")] {
+        select(&mut app, &model, pid);
+        assert_eq!(press(&mut app, &model, Key::F(9)), []);
+        let drawn = lines(&mut app, &model, 80, 24);
+        assert!(drawn[23].contains(why), "{pid}: {}", drawn[23]);
+        press(&mut app, &model, Key::Code(KeyCode::Esc));
+    }
+    let mut app = App::new(mono(), Options { replay: true, ..Options::default() });
+    app.on_tick(&model, NOW);
+    press(&mut app, &model, Key::F(9));
+    assert!(lines(&mut app, &model, 80, 24)[23].contains("recorded"));
+    app.run(Command::Cpus, &model);
+    let mut app = App::new(mono(), Options::default());
+    app.on_tick(&model, NOW);
+    app.run(Command::Cpus, &model);
+    press(&mut app, &model, Key::F(9));
+    assert!(lines(&mut app, &model, 80, 24)[23].contains("no process is selected"));
 }
 
 #[test]

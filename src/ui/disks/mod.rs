@@ -194,6 +194,13 @@ impl Pane for DisksPane {
         Outcome::Done
     }
 
+    fn process(&self, model: &Model) -> Option<ProcessKey> {
+        match self.row(model) {
+            Row::Asker(key) | Row::Slow(key) => Some(key),
+            Row::Disk(_) | Row::Nothing => None,
+        }
+    }
+
     fn copy(&self, model: &Model) -> Option<String> {
         match self.row(model) {
             Row::Disk(_) => {

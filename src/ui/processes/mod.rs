@@ -368,6 +368,10 @@ impl Pane for ProcessesPane {
         }
     }
 
+    fn process(&self, _model: &Model) -> Option<ProcessKey> {
+        self.current().map(RowId::process)
+    }
+
     fn copy(&self, model: &Model) -> Option<String> {
         self.row_text(self.rows.get(self.cursor.at)?.id, model)
     }
