@@ -134,15 +134,39 @@ static __always_inline struct acc *half(struct thread *t, __u64 gen)
 	return &t->acc[gen];
 }
 
+/* Time since it was charged last. */
+static __always_inline __u64 uncharged(struct thread *t, __u64 until)
+{
+	__u64 from = t->charged;
+
+	if (until <= from)
+		return 0;
+	t->charged = until;
+	return until - from;
+}
+
+static __always_inline void charge_on_cpu(struct thread *t, struct acc *acc, __u64 until)
+{
+	__u64 ns = uncharged(t, until), node;
+
+	acc->ns[ST_ON_CPU] += ns;
+	if (nodes > 1) {
+		node = bpf_get_numa_node_id();
+		BOUND(node, MAX_NODES - 1);
+		acc->node_ns[node] += ns;
+	}
+}
+
 /* Adds [t->charged, until) to the present state. */
 static __always_inline void charge(struct thread *t, struct acc *acc, __u64 until)
 {
-	__u64 from = t->charged, ns, state = t->state, slot = t->slot, node;
+	__u64 ns, state = t->state, slot = t->slot;
 
-	if (until <= from)
+	if (state == ST_ON_CPU) {
+		charge_on_cpu(t, acc, until);
 		return;
-	ns = until - from;
-	t->charged = until;
+	}
+	ns = uncharged(t, until);
 	if (state >= ST_COUNT)
 		return;
 	BOUND(state, STATE_SLOTS - 1);
@@ -150,10 +174,6 @@ static __always_inline void charge(struct thread *t, struct acc *acc, __u64 unti
 	if (is_blocked(state)) {
 		BOUND(slot, PLACE_SLOTS - 1);
 		acc->place[slot].ns += ns;
-	} else if (state == ST_ON_CPU && nodes > 1) {
-		node = bpf_get_numa_node_id();
-		BOUND(node, MAX_NODES - 1);
-		acc->node_ns[node] += ns;
 	}
 }
 
@@ -400,7 +420,7 @@ static __always_inline void trust(struct thread *t, __u64 at, bool same, __u64 n
 
 	trust = same ? trust + ((0xFFFF - trust) >> 6) : trust - (trust >> 6);
 	doubt = 0xFFFF - trust;
-	most = doubt < 0x800 ? 31 : doubt < 0x1000 ? 15 : doubt < 0x2000 ? 7 : doubt < 0x4000 ? 3 : 0;
+	most = doubt < 0x400 ? 127 : doubt < 0x800 ? 31 : doubt < 0x1000 ? 15 : doubt < 0x2000 ? 7 : doubt < 0x4000 ? 3 : 0;
 	t->trust[at] = trust;
 	t->skip[at] = (__u32)(now * 0x9E3779B97F4A7C15ull >> 40) & most;
 	t->looked = now;
@@ -598,7 +618,7 @@ static __always_inline void leave_cpu(void *ctx, struct task_struct *task, struc
 	if (t->state != ST_ON_CPU)
 		catch_up(t, task, now);
 	acc = half(t, t->gen);
-	charge(t, acc, now);
+	charge_on_cpu(t, acc, now);
 	if (now >= t->state_since)
 		hist_add(acc, task, t->gen, HIST_SLICE, now - t->state_since);
 	t->state_since = now;
@@ -635,7 +655,11 @@ static __always_inline void take_cpu(struct task_struct *task, struct flip *f, s
 		return;
 	acc = half(t, t->gen);
 	if (t->state == ST_WOKEN || t->state == ST_PREEMPTED) {
-		charge(t, acc, now);
+		waited = uncharged(t, now);
+		if (t->state == ST_WOKEN)
+			acc->ns[ST_WOKEN] += waited;
+		else
+			acc->ns[ST_PREEMPTED] += waited;
 		if (now >= t->state_since) {
 			waited = now - t->state_since;
 			bucket = hist_add(acc, task, t->gen, HIST_RUNQ, waited);
