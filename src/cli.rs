@@ -1,5 +1,6 @@
 //! The command line: what can be said, and what `--help` says of it.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,11 +18,12 @@ Privileges: a live view needs root, or CAP_BPF and CAP_PERFMON (with CAP_SYS_PTR
 and CAP_CHECKPOINT_RESTORE for names and facts of other users' processes), and a kernel with BTF. Captures are read \
 without any.
 
-Exit codes: 0 done, 1 failed (one line on standard error says why), 2 wrong usage.
+Exit codes: 0 done, 1 failed (one line on standard error says why), 2 wrong usage. With a command after --: 127 it was not found, 126 it cannot be run; `record` and `top --json` exit as it did, with 128+N if signal N ended it.
 
 Examples:
   sudo sberf top                               the whole machine
   sudo sberf top -p 4711                       one process
+  sudo sberf top -- make -j8                   a command and all it starts, from its first instruction
   sberf top --read assets/demo.sberf           a recorded machine, without root
   sudo sberf record -o slow.sberf --duration 60
   sberf export slow.sberf --lens blocked | flamegraph.pl --countname ns > blocked.svg")]
@@ -117,6 +119,16 @@ pub struct Top {
 
     #[command(flatten)]
     pub look: Look,
+
+    /// Start a command and watch it, with all it starts
+    ///
+    /// It begins once everything is attached, so nothing of its start is lost. Its standard input is empty; what it
+    /// writes goes to a new file in the directory for temporary files (TMPDIR, else /tmp), which is named when it ends
+    /// and when sberf does. It has no terminal. Under sudo it runs as the user who called sudo, not as root. If it still
+    /// runs when sberf ends, it is asked to end (SIGTERM, to all of its session), and made to (SIGKILL) after two
+    /// seconds. With --json, sberf ends with it, and with its exit status.
+    #[arg(last = true, value_name = "COMMAND ARGS", conflicts_with = "read")]
+    pub command: Vec<OsString>,
 }
 
 /// How the screen looks.
@@ -170,6 +182,15 @@ pub struct Record {
     /// For how long, in seconds; otherwise until Ctrl-C
     #[arg(long, value_name = "S", value_parser = duration)]
     pub duration: Option<Duration>,
+
+    /// Start a command and record it, with all it starts, until it ends; exits with its status
+    ///
+    /// It begins once everything is attached, so nothing of its start is lost. It shares sberf's input, output and
+    /// terminal: Ctrl-C reaches both, and what it writes is seen. sberf goes on until it has ended; a second Ctrl-C does
+    /// not wait for that. Under sudo it runs as the user who called sudo, not as root. If it still runs when recording
+    /// ends (--duration, a second Ctrl-C), it is asked to end (SIGTERM), and made to (SIGKILL) after two seconds.
+    #[arg(last = true, value_name = "COMMAND ARGS")]
+    pub command: Vec<OsString>,
 }
 
 /// `sberf export`.

@@ -11,6 +11,7 @@ use sberf::model::{Limits, Model, TreeQuery, Window, json};
 use sberf::tick::{Batch, ProcessKey, Session};
 
 use crate::cli::{Export, Format, Lens, Observe, Top, WALKS_PER_S};
+use crate::command::{self, Running};
 use crate::feed::{Feed, Open};
 use crate::record::{Cut, NAMES_LATE, Sink, drive};
 use crate::{Failure, look, source};
@@ -30,20 +31,24 @@ pub fn run(args: Export) -> Result<(), Failure> {
             let linger = if args.file.is_none() { NAMES_LATE } else { Duration::ZERO };
             let mut stacks = Stacks { model: model(Session::default()), cut, linger };
             // What was read before the damage is written, and the damage is said.
-            let result = drive(feed, &mut stacks);
+            let result = drive(feed, &mut stacks, None);
             stacks.write(args.lens, args.pid, &mut output)?;
             output.flush()?;
-            result
+            result.map(drop)
         }
-        Format::Json => drive(feed, &mut Lines { model: None, output, left: u64::MAX, cut }),
+        Format::Json => drive(feed, &mut Lines { model: None, output, left: u64::MAX, cut }, None).map(drop),
     }
 }
 
 /// `sberf top --json`.
 pub fn ticks(args: Top) -> Result<(), Failure> {
-    let feed = Feed::start(look::open(&args)?, args.write)?;
+    let mut command = command::start(&args.command, command::Output::File)?;
+    let open = look::open(&args, command.as_ref().map(Running::pid))?;
+    let feed = Feed::start(open, args.write)?;
     let left = args.count.unwrap_or(u64::MAX);
-    drive(feed, &mut Lines { model: None, output: output(None)?, left, cut: Cut::new(None) })
+    let mut lines = Lines { model: None, output: output(None)?, left, cut: Cut::new(None) };
+    let ended = drive(feed, &mut lines, command.as_mut())?;
+    ended.map_or(Ok(()), |status| Err(Failure::Status(command::code(status))))
 }
 
 fn open(args: &Export) -> Result<Open, Failure> {
@@ -55,7 +60,7 @@ fn open(args: &Export) -> Result<Open, Failure> {
         }
         None => {
             let interval = Duration::from_secs(1).min(args.duration.unwrap_or(Duration::MAX));
-            source::live(&Observe { pids, rate_hz: args.rate_hz, walks: WALKS_PER_S, interval })
+            source::live(&Observe { pids, rate_hz: args.rate_hz, walks: WALKS_PER_S, interval }, None)
         }
     }
 }

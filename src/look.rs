@@ -10,6 +10,7 @@ use sberf::ui::app::Options;
 use sberf::ui::theme::Depth;
 
 use crate::cli::{Color, Look, Top};
+use crate::command::{self, Running};
 use crate::feed::{Feed, Open};
 use crate::{Failure, source, terminal, top};
 
@@ -21,21 +22,22 @@ pub fn top(args: Top) -> Result<(), Failure> {
     terminal::check().map_err(Failure::Line)?;
     let theme = theme(&args.look)?;
     let replay = args.read.is_some();
-    let open = open(&args)?;
+    let command = command::start(&args.command, command::Output::File)?;
+    let open = open(&args, command.as_ref().map(Running::pid))?;
     let feed = Feed::start(open, args.write)?;
     let own_pid = (!replay).then(std::process::id);
-    top::run(feed, theme, Options { replay, utc_offset_s: utc_offset_s(), own_pid })
+    top::run(feed, command, theme, Options { replay, utc_offset_s: utc_offset_s(), own_pid })
 }
 
-/// The source that the command line means, opened as far as that is quick.
-pub fn open(args: &Top) -> Result<Open, Failure> {
+/// The source that the command line means, opened as far as that is quick. `follow`: see [`source::live`].
+pub fn open(args: &Top, follow: Option<u32>) -> Result<Open, Failure> {
     match &args.read {
         Some(path) => {
             let pace = if args.json { Pace::Fast } else { Pace::RealTime };
             let source = source::capture(path, pace, &args.observe.pids).map_err(|error| Failure::Line(error.0))?;
             Ok(Box::new(move || Ok(source)))
         }
-        None => source::live(&args.observe),
+        None => source::live(&args.observe, follow),
     }
 }
 

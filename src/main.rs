@@ -3,6 +3,7 @@
 #![warn(clippy::undocumented_unsafe_blocks)]
 
 mod cli;
+mod command;
 mod export;
 mod feed;
 mod held;
@@ -27,6 +28,10 @@ use cli::{Cli, Command};
 pub enum Failure {
     /// One line on standard error; exit code 1.
     Line(String),
+    /// One line on standard error, and that exit code.
+    Exit(u8, String),
+    /// The command that was observed ended so, which was said.
+    Status(u8),
     /// Ended by a signal: the program dies of it, as its parent expects.
     Signal(i32),
     /// Whoever read our output has heard enough; exit code 0.
@@ -63,14 +68,24 @@ fn main() -> ExitCode {
     match result {
         Ok(()) | Err(Failure::Hush) => ExitCode::SUCCESS,
         Err(Failure::Line(text)) => {
-            let _ = writeln!(io::stderr(), "sberf: {}", one_line(&text));
+            say(&text);
             ExitCode::FAILURE
         }
+        Err(Failure::Exit(code, text)) => {
+            say(&text);
+            ExitCode::from(code)
+        }
+        Err(Failure::Status(code)) => ExitCode::from(code),
         Err(Failure::Signal(signal)) => {
             drop(signal_hook::low_level::emulate_default_handler(signal));
             ExitCode::FAILURE
         }
     }
+}
+
+/// One line for the person, where there is one.
+pub fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "sberf: {}", one_line(text));
 }
 
 /// Names in messages (files, processes) may hold anything; none of it reaches the terminal raw.

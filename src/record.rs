@@ -1,15 +1,19 @@
 //! Sources without a screen: `sberf record`, and the loop that it shares with the exports.
 
-use std::io::{self, Write};
+use std::io;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, after, bounded, never, select};
+use rustix::process::Signal;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use sberf::collect::Request;
 use sberf::tick::{Batch, Session};
 
 use crate::cli::Record;
+use crate::command::{self, Ended, Running};
 use crate::feed::{Feed, News};
 use crate::{Failure, look, source};
 
@@ -28,10 +32,11 @@ pub trait Sink {
     }
 }
 
-/// Feeds `sink` until it has enough, the source ends, or a signal asks to end. Fails with what the source said at the
-/// end, after everything before it was taken in.
-pub fn drive(feed: Feed, sink: &mut impl Sink) -> Result<(), Failure> {
-    let mut drive = Drive { sink, error: None };
+/// Feeds `sink` until it has enough, the source ends, a signal asks to end, or the command has ended and the tick in which
+/// it did is taken in; yields how it ended, if it did by itself. Fails with what the source said at the end, after
+/// everything before it was taken in.
+pub fn drive(feed: Feed, sink: &mut impl Sink, command: Option<&mut Running>) -> Result<Option<ExitStatus>, Failure> {
+    let mut drive = Drive { sink, command, status: None, ended_ns: None, interrupted: false, error: None };
     let enough = drive.until_enough(&feed, &signals()?);
     // Whatever became of it: the source ends in order, and with it the capture.
     let rest = feed.finish();
@@ -41,24 +46,44 @@ pub fn drive(feed: Feed, sink: &mut impl Sink) -> Result<(), Failure> {
             drive.news(news)?;
         }
     }
-    drive.error.map_or(Ok(()), |error| Err(Failure::Line(error)))
+    drive.error.map_or(Ok(drive.status), |error| Err(Failure::Line(error)))
 }
 
 struct Drive<'a, S> {
     sink: &'a mut S,
+    command: Option<&'a mut Running>,
+    /// How the command ended.
+    status: Option<ExitStatus>,
+    /// When, CLOCK_MONOTONIC ns.
+    ended_ns: Option<u64>,
+    /// A signal was passed on to it.
+    interrupted: bool,
     error: Option<String>,
 }
 
 impl<S: Sink> Drive<'_, S> {
     /// Yields true if the sink wants no more ticks, not even those under way.
     fn until_enough(&mut self, feed: &Feed, signals: &Receiver<i32>) -> Result<bool, Failure> {
-        let mut lingered = never();
+        let (mut lingered, mut patience) = (never(), never());
         let mut enough = false;
         loop {
+            let command_ended = self.running().map_or_else(never, |command| command.ended().clone());
             let news = select! {
                 recv(feed.news) -> news => news,
-                recv(signals) -> _ => return Ok(enough),
+                recv(signals) -> signal => match self.pass_on(signal.unwrap_or(SIGTERM)) {
+                    Some(time) => {
+                        patience = time.map_or_else(never, after);
+                        continue;
+                    }
+                    None => return Ok(enough),
+                },
+                recv(command_ended) -> end => {
+                    self.command_ended(end.ok())?;
+                    feed.request(Request::EndTick);
+                    continue;
+                }
                 recv(lingered) -> _ => return Ok(enough),
+                recv(patience) -> _ => return Ok(enough),
             };
             match news {
                 Err(_) => return Ok(enough),
@@ -74,16 +99,73 @@ impl<S: Sink> Drive<'_, S> {
         }
     }
 
+    /// The command, until it has ended.
+    fn running(&self) -> Option<&Running> {
+        self.command.as_deref().filter(|_| self.ended_ns.is_none())
+    }
+
+    /// Makes a signal that is to end us one for the command, whose end is then waited for: so long, or for ever. `None` if
+    /// nothing is left to wait for.
+    fn pass_on(&mut self, signal: i32) -> Option<Option<Duration>> {
+        let command = self.running().filter(|_| !self.interrupted)?;
+        let patience = match signal {
+            // What a key sends, the command was sent as well, and it need not end by it.
+            SIGINT if is_in_foreground() => None,
+            SIGINT => {
+                command.signal(Signal::INT);
+                None
+            }
+            _ => {
+                command.signal(Signal::TERM);
+                Some(command::GRACE)
+            }
+        };
+        self.interrupted = true;
+        Some(patience)
+    }
+
+    fn command_ended(&mut self, end: Option<Ended>) -> Result<(), Failure> {
+        match end {
+            Some(Ended::Exited(status)) => self.status = Some(status),
+            Some(Ended::NotRun(why)) => return Err(why),
+            None => {}
+        }
+        self.ended_ns = Some(now_ns());
+        Ok(())
+    }
+
     /// Yields false if the sink has enough.
     fn news(&mut self, news: News) -> Result<bool, Failure> {
         match news {
-            News::Loaded(session) => self.sink.session(*session)?,
-            News::Batch(batch) => return self.sink.batch(batch),
+            News::Loaded(session) => {
+                self.sink.session(*session)?;
+                if let Some(command) = &mut self.command {
+                    command.release();
+                }
+            }
+            News::Batch(batch) => {
+                let is_last =
+                    matches!(&batch, Batch::Tick(tick) if self.ended_ns.is_some_and(|at| tick.span.end_ns >= at));
+                return Ok(self.sink.batch(batch)? && !is_last);
+            }
             News::Said(text) | News::Ended(Err(text)) => self.error = Some(text),
             News::Ended(Ok(())) => {}
         }
         Ok(true)
     }
+}
+
+/// Keys of the terminal send signals to us, and so to a command that shares it.
+fn is_in_foreground() -> bool {
+    let terminal = std::fs::File::open("/dev/tty").ok();
+    let foreground = terminal.and_then(|terminal| rustix::termios::tcgetpgrp(terminal).ok());
+    foreground == Some(rustix::process::getpgrp())
+}
+
+/// CLOCK_MONOTONIC, as ticks have it.
+fn now_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 /// So much time, by the ticks' own clock.
@@ -133,16 +215,24 @@ pub fn run(mut args: Record) -> Result<(), Failure> {
     args.observe.interval = args.observe.interval.min(duration);
     // Not so long that another tick would come.
     let linger = NAMES_LATE.min(args.observe.interval.mul_f64(0.7));
-    let open = source::live(&args.observe)?;
+    let mut command = command::start(&args.command, command::Output::Ours)?;
+    let open = source::live(&args.observe, command.as_ref().map(Running::pid))?;
     let feed = Feed::start(open, Some(args.output.clone()))?;
-    let mut count = Count { ticks: 0, forever: args.duration.is_none(), cut: Cut::new(args.duration), linger };
-    let result = drive(feed, &mut count);
-    if look::is_watched() && count.ticks > 0 {
-        let bytes = args.output.metadata().map_or(0, |meta| meta.len());
-        let text = format!("{} ticks, {bytes} bytes in {}", count.ticks, args.output.display());
-        let _ = writeln!(io::stderr(), "sberf: {}", crate::one_line(&text));
+    let forever = args.duration.is_none() && command.is_none();
+    let mut count = Count { ticks: 0, forever, cut: Cut::new(args.duration), linger };
+    let result = drive(feed, &mut count, command.as_mut());
+    if look::is_watched() {
+        if let (Ok(Some(status)), Some(command)) = (&result, &command) {
+            crate::say(&format!("{} {}", command.name(), command::words(*status)));
+        }
+        if count.ticks > 0 {
+            let bytes = args.output.metadata().map_or(0, |meta| meta.len());
+            crate::say(&format!("{} ticks, {bytes} bytes in {}", count.ticks, args.output.display()));
+        }
     }
-    result
+    // What still runs is ended here.
+    drop(command);
+    result?.map_or(Ok(()), |status| Err(Failure::Status(command::code(status))))
 }
 
 struct Count {
@@ -155,7 +245,7 @@ struct Count {
 impl Sink for Count {
     fn session(&mut self, _: Session) -> Result<(), Failure> {
         if self.forever && look::is_watched() {
-            let _ = writeln!(io::stderr(), "sberf: recording; Ctrl-C ends it");
+            crate::say("recording; Ctrl-C ends it");
         }
         Ok(())
     }

@@ -14,8 +14,9 @@ use crate::cli::Observe;
 use crate::feed::Open;
 use crate::{Failure, preflight};
 
-/// The live machine: what is plain to see is checked now, the rest is loaded on the source's thread.
-pub fn live(observe: &Observe) -> Result<Open, Failure> {
+/// The live machine: what is plain to see is checked now, the rest is loaded on the source's thread. `follow` is a process
+/// that is told of with all that descends from it.
+pub fn live(observe: &Observe, follow: Option<u32>) -> Result<Open, Failure> {
     preflight::check().map_err(Failure::Line)?;
     if let Some(pid) = observe.pids.iter().find(|pid| !is_process(**pid)) {
         return Err(Failure::line(format!("there is no process {pid}")));
@@ -24,6 +25,7 @@ pub fn live(observe: &Observe) -> Result<Open, Failure> {
         rate_hz: observe.rate_hz,
         interval: observe.interval,
         pids: observe.pids.clone(),
+        follow,
         walks_per_s: observe.walks,
         command: std::env::args().collect::<Vec<_>>().join(" "),
         ..LiveOptions::default()

@@ -16,6 +16,7 @@ use sberf::ui::app::{App, Options};
 use sberf::ui::signal::Signal;
 use sberf::ui::{Action, Theme};
 
+use crate::command::{self, Ended, Running};
 use crate::feed::{Feed, News};
 use crate::held::Held;
 use crate::screen::Screen;
@@ -34,21 +35,25 @@ enum End {
     Signal(i32),
     /// The source never came to run.
     Failed(String),
+    /// The command could not be run.
+    NotRun(Failure),
 }
 
 /// Runs the screen until it is left.
-pub fn run(feed: Feed, theme: Theme, options: Options) -> Result<(), Failure> {
+pub fn run(feed: Feed, command: Option<Running>, theme: Theme, options: Options) -> Result<(), Failure> {
     let signals = signals()?;
     let guard = terminal::enter().map_err(|error| Failure::line(format!("cannot take over the terminal: {error}")))?;
     let output = io::stdout().as_fd().try_clone_to_owned()?;
-    let mut top = Top::new(feed, theme, options, Screen::new(std::fs::File::from(output))?);
+    let mut top = Top::new(feed, command, theme, options, Screen::new(std::fs::File::from(output))?);
     let end = top.run(&events()?, &signals);
     let late_errors = top.leave();
     drop(guard);
+    top.end_command();
     match end {
         Ok(End::Quit) => late_errors.map_or(Ok(()), |error| Err(Failure::line(error))),
         Ok(End::Signal(signal)) => Err(Failure::Signal(signal)),
         Ok(End::Failed(error)) => Err(Failure::line(error)),
+        Ok(End::NotRun(why)) => Err(why),
         // The terminal is gone: there is nobody to tell.
         Err(_) => Ok(()),
     }
@@ -88,6 +93,10 @@ fn signals() -> io::Result<Receiver<i32>> {
 
 struct Top {
     feed: Option<Feed>,
+    /// What was started to be watched.
+    command: Option<Running>,
+    /// Says how it ended; never after it did.
+    command_ended: Receiver<Ended>,
     model: Model,
     app: App,
     screen: Screen,
@@ -104,7 +113,7 @@ struct Top {
 }
 
 impl Top {
-    fn new(feed: Feed, theme: Theme, options: Options, screen: Screen) -> Self {
+    fn new(feed: Feed, command: Option<Running>, theme: Theme, options: Options, screen: Screen) -> Self {
         let replay = options.replay;
         let mut app = App::new(theme, options);
         app.loading(if replay { "reading the capture" } else { "loading BPF programs" });
@@ -112,7 +121,25 @@ impl Top {
         let started = Instant::now();
         let due = Some(Duration::ZERO);
         let (held, feed) = (Held::default(), Some(feed));
-        Top { feed, model, app, screen, held, replay, loaded: false, error: None, started, drawn: None, due }
+        if let Some(command) = &command {
+            app.look_into(command.pid());
+        }
+        let command_ended = command.as_ref().map_or_else(never, |command| command.ended().clone());
+        Top {
+            feed,
+            command,
+            command_ended,
+            model,
+            app,
+            screen,
+            held,
+            replay,
+            loaded: false,
+            error: None,
+            started,
+            drawn: None,
+            due,
+        }
     }
 
     fn run(&mut self, events: &Receiver<Event>, signals: &Receiver<i32>) -> io::Result<End> {
@@ -130,6 +157,7 @@ impl Top {
                     self.screen.finished(result.unwrap_or(Err(io::ErrorKind::BrokenPipe.into())))?;
                     None
                 }
+                recv(self.command_ended) -> end => self.command_ended(end.ok()),
                 recv(signals) -> signal => self.signal(signal.unwrap_or(SIGHUP))?,
                 default(self.until_due()) => None,
             };
@@ -150,6 +178,29 @@ impl Top {
             }
         }
         self.error.take()
+    }
+
+    /// Ends the command, if it still runs, and says where what it wrote is.
+    fn end_command(&mut self) {
+        let Some(mut command) = self.command.take() else { return };
+        command.end();
+        if let Some(written) = written(&command) {
+            crate::say(&format!("{} {written}", command.name()));
+        }
+    }
+
+    fn command_ended(&mut self, end: Option<Ended>) -> Option<End> {
+        self.command_ended = never();
+        let command = self.command.as_ref()?;
+        match end? {
+            Ended::Exited(status) => {
+                let written = written(command).map_or(String::new(), |written| format!(", {written}"));
+                self.app.notify(format!("{} {}{written}", command.name(), command::words(status)));
+            }
+            Ended::NotRun(why) => return Some(End::NotRun(why)),
+        }
+        self.draw_within(FRAME);
+        None
     }
 
     fn now(&self) -> Duration {
@@ -272,6 +323,9 @@ impl Top {
         match news {
             News::Loaded(session) => {
                 self.loaded = true;
+                if let Some(command) = &mut self.command {
+                    command.release();
+                }
                 self.model = Model::new(*session, Limits::default());
                 self.app.loading("collecting the first tick");
             }
@@ -339,6 +393,13 @@ impl Top {
         self.draw_within(Duration::ZERO);
         Ok(())
     }
+}
+
+/// Where what a command wrote is, if it wrote anything.
+fn written(command: &Running) -> Option<String> {
+    let path = command.output()?;
+    let len = path.metadata().ok().filter(|meta| meta.len() > 0)?.len();
+    Some(format!("wrote {len} bytes to {}", path.display()))
 }
 
 fn number(signal: Signal) -> rustix::process::Signal {

@@ -50,6 +50,9 @@ fn wrong_usage_is_exit_code_2() {
         &["top", "--read", "demo.sberf", "-F", "99"],
         &["top", "--color", "8"],
         &["top", "--count", "3"],
+        &["top", "--read", "demo.sberf", "--", "true"],
+        &["top", "true"],
+        &["export", "demo.sberf", "--", "true"],
         &["top", "--json", "--count", "0"],
         &["record"],
         &["record", "-o", "x.sberf", "--duration", "0"],
@@ -383,4 +386,129 @@ fn a_full_disk_ends_the_recording_and_keeps_what_is_there() {
     assert!(ticks > 0, "{end:?}");
     assert!(end.is_ok() || end.as_ref().is_err_and(|end| end.contains("without an end mark")), "{end:?}");
     assert!(said.contains(&format!("{ticks} ticks")), "{said}, and {ticks} are in the file");
+}
+
+#[test]
+fn a_command_that_cannot_run_is_one_line_and_no_screen() {
+    let dir = common::demo();
+    std::fs::write(dir.path().join("plain"), "x").unwrap();
+    for (args, code) in [
+        (&["top", "--", "no-such-program-anywhere"][..], 127),
+        (&["top", "--json", "--", "./no-such-program"], 127),
+        (&["record", "-o", "x.sberf", "--", "no-such-program-anywhere"], 127),
+        (&["record", "-o", "x.sberf", "--", "./plain"], 126),
+        (&["record", "-o", "x.sberf", "--", "./"], 126),
+    ] {
+        let output = run(dir.path(), args);
+        let stderr = text(&output.stderr);
+        // The screen is asked for first: without a terminal nothing is started.
+        if args[0] == "top" && !args.contains(&"--json") {
+            assert!(one_line(&output).contains("not a terminal"), "{stderr}");
+            continue;
+        }
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
+        assert!(stderr.lines().count() == 1 && stderr.starts_with("sberf: cannot run "), "{stderr}");
+        assert!(output.stdout.is_empty());
+        assert!(!dir.path().join("x.sberf").exists(), "nothing was recorded, so nothing was made");
+    }
+}
+
+/// Every tick of a capture.
+fn ticks(path: &Path) -> Vec<sberf::tick::Tick> {
+    let mut reader = sberf::collect::capture::Reader::open(path).unwrap();
+    std::iter::from_fn(|| reader.next_batch().expect("whole"))
+        .filter_map(|batch| match batch {
+            sberf::tick::Batch::Tick(tick) => Some(*tick),
+            sberf::tick::Batch::Names(_) => None,
+        })
+        .collect()
+}
+
+/// User and system time of a shell and of its children, as `times` says it: `0m0.12s 0m0.03s` on two lines.
+fn cpu_seconds(times: &str) -> f64 {
+    let seconds = |text: &str| {
+        let (minutes, seconds) = text.trim_end_matches('s').split_once('m').expect("minutes and seconds");
+        minutes.parse::<f64>().unwrap() * 60.0 + seconds.parse::<f64>().unwrap()
+    };
+    times.split_whitespace().map(seconds).sum()
+}
+
+#[test]
+fn a_command_is_recorded_from_its_first_instruction_to_its_end() {
+    use sberf::tick::Life;
+    if let Err(why) = common::can_run_live() {
+        return println!("skipped: {why}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    // Busy from the start, in itself and in a child; others are busy meanwhile.
+    let busy = "i=0; while [ $i -lt 150000 ]; do i=$((i+1)); done";
+    let script = format!("{busy}; ( {busy} ); times; exit 5");
+    let mut other = Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
+    let output = run(dir.path(), &["record", "-o", "x.sberf", "-d", "0.2", "--", "sh", "-c", &script]);
+    other.kill().unwrap();
+    other.wait().unwrap();
+    assert_eq!(output.status.code(), Some(5), "{}", text(&output.stderr));
+    assert!(output.stderr.is_empty(), "nobody watches: {}", text(&output.stderr));
+    let expected = cpu_seconds(&text(&output.stdout));
+    let ticks = ticks(&dir.path().join("x.sberf"));
+    let events = ticks.iter().flat_map(|tick| &tick.events);
+    let root = events.clone().find(|event| event.what == Life::Exec).expect("it became its program").process;
+    let seen: Vec<_> = events.map(|event| (event.process.tgid, event.what)).collect();
+    assert!(seen.contains(&(root.tgid, Life::Exit { status: 5 << 8 })), "{seen:?}");
+    let child = seen.iter().find_map(|&(tgid, what)| (what == Life::Fork { parent: root.tgid }).then_some(tgid));
+    let tree = [root.tgid, child.expect("it had a child")];
+    let threads = || ticks.iter().flat_map(|tick| &tick.threads);
+    assert!(threads().all(|thread| tree.contains(&thread.process.tgid)), "nobody else is in it");
+    let ran = threads().map(|thread| thread.ns.on_cpu()).sum::<u64>() as f64 / 1e9;
+    // `times` counts in hundredths, and what comes before the exec and after it was printed is not in it.
+    assert!((ran - expected).abs() < 0.02 * expected + 0.05, "{ran} s seen, {expected} s told");
+}
+
+#[test]
+fn json_of_a_command_ends_with_it() {
+    if let Err(why) = common::can_run_live() {
+        return println!("skipped: {why}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let output = run(dir.path(), &["top", "--json", "--", "sh", "-c", "echo not for you; kill -9 $$"]);
+    assert_eq!(output.status.code(), Some(128 + 9), "{}", text(&output.stderr));
+    let lines = text(&output.stdout);
+    assert!(!lines.is_empty() && lines.lines().all(|line| line.starts_with("{\"schema\":")), "{lines}");
+    assert!(lines.contains("\"comm\":\"sh\"") || lines.contains("\"exited\""), "{lines}");
+}
+
+#[test]
+fn what_outlasts_the_recording_is_ended_with_it() {
+    if let Err(why) = common::can_run_live() {
+        return println!("skipped: {why}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let script = "trap 'echo ended; exit 0' TERM; echo $$; while :; do sleep 0.05; done";
+    let output = run(dir.path(), &["record", "-o", "x.sberf", "--duration", "0.5", "--", "sh", "-c", script]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let said = text(&output.stdout);
+    let pid = said.lines().next().expect("its PID");
+    assert!(said.ends_with("ended\n"), "{said}");
+    assert!(!Path::new(&format!("/proc/{pid}")).exists());
+}
+
+#[test]
+fn a_command_under_sudo_runs_as_who_called_it() {
+    if let Err(why) = common::can_run_live() {
+        return println!("skipped: {why}");
+    }
+    if !rustix::process::geteuid().is_root() {
+        return println!("skipped: not root");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut command =
+        sberf(dir.path(), &["record", "-o", "x.sberf", "--", "sh", "-c", "id -u; id -g; cat /proc/self/status"]);
+    let output = command.env("SUDO_UID", "65534").env("SUDO_GID", "65533").output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let said = text(&output.stdout);
+    assert!(said.starts_with("65534\n65533\n"), "{said}");
+    assert!(said.contains("CapEff:\t0000000000000000"), "{said}");
+    let mut command = sberf(dir.path(), &["record", "-o", "y.sberf", "--", "id"]);
+    let refused = command.env("SUDO_UID", "me").output().unwrap();
+    assert!(one_line(&refused).contains("SUDO_UID"));
 }

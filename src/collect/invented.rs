@@ -96,7 +96,7 @@ impl Invented {
         match request {
             Request::Interval(interval) => self.options.interval = interval,
             Request::Hold(held) => self.held = held,
-            Request::Visible(_) | Request::Focus(_) => {}
+            Request::Visible(_) | Request::Focus(_) | Request::EndTick => {}
         }
     }
 

@@ -45,6 +45,8 @@ pub enum Request {
     Visible(Vec<ProcessKey>),
     /// The process that is being looked at, if one is: its memory placement, its symbols first.
     Focus(Option<ProcessKey>),
+    /// Live: end the interval now, not when it is due.
+    EndTick,
     /// Replay: hold before the next tick, or go on.
     Hold(bool),
 }

@@ -59,6 +59,8 @@ pub struct App {
     ended: bool,
     message: Option<String>,
     loading: String,
+    /// To be looked into as soon as it is known.
+    awaited: Option<u32>,
     samples: (u64, u64),
     area: Rect,
     sent: Wants,
@@ -136,6 +138,7 @@ impl App {
             ended: false,
             message: None,
             loading: "starting".into(),
+            awaited: None,
             samples: (0, 0),
             area: Rect::default(),
             sent: Wants::default(),
@@ -145,6 +148,11 @@ impl App {
     /// What the first frames say, until there is a tick: `loading BPF programs`.
     pub fn loading(&mut self, text: impl Into<String>) {
         self.loading = text.into();
+    }
+
+    /// Looks into the process with that PID as soon as it is known.
+    pub fn look_into(&mut self, pid: u32) {
+        self.awaited = Some(pid);
     }
 
     /// Tells the person something; it stands on the last line until the next key.
@@ -178,6 +186,11 @@ impl App {
         let hold = self.order_held;
         let count = |(all, good), process: &Process| (all + process.samples, good + process.samples_complete);
         self.samples = model.processes().fold((0, 0), count);
+        let awaited = model.processes().find(|process| self.awaited == Some(process.key.tgid));
+        if let Some(process) = awaited {
+            self.awaited = None;
+            self.open(Target::Process(process.key), model);
+        }
         self.pane_mut().tick(model, hold);
         self.place_cursor(model);
         self.wanted(Vec::new())

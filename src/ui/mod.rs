@@ -58,6 +58,7 @@ mod threads;
 
 pub use keys::{Command, Context};
 pub use palette::Role;
+pub use process::exit_words;
 pub use theme::Theme;
 
 /// What `main` must do for the screen.

@@ -18,6 +18,7 @@ mod skel;
 mod stacks;
 mod syscalls;
 mod tasks;
+mod watched;
 mod wire;
 
 use std::io::Read;
@@ -37,6 +38,7 @@ use self::processes::Processes;
 use self::rings::Ring;
 use self::stacks::{Stacks, Weights};
 use self::tasks::{Interval, Leader, Record, Spilled, Tasks};
+use self::watched::Watched;
 use super::host::{self, Identity};
 use super::modules::Resolver;
 use super::nodes::nodes;
@@ -59,8 +61,10 @@ pub struct LiveOptions {
     pub rate_hz: u32,
     /// Length of a tick.
     pub interval: Duration,
-    /// Only these processes; empty: all.
+    /// Only these processes; empty, and none followed: all.
     pub pids: Vec<u32>,
+    /// Also this process, and whoever descends from it.
+    pub follow: Option<u32>,
     /// Take stacks of sberf itself, too.
     pub include_self: bool,
     /// Stacks of blocked threads that may be walked per second on each CPU; 0: none, only totals.
@@ -79,6 +83,7 @@ impl Default for LiveOptions {
             rate_hz: 99,
             interval: Duration::from_secs(1),
             pids: Vec::new(),
+            follow: None,
             include_self: false,
             walks_per_s: 1000,
             command: String::new(),
@@ -91,6 +96,7 @@ impl Default for LiveOptions {
 /// A live kernel. Dropping it detaches everything.
 pub struct Live {
     options: LiveOptions,
+    watched: Watched,
     session: Session,
     objects: Objects,
     rings: Rings,
@@ -161,6 +167,7 @@ impl Live {
         let symbols = SymbolWorker::start()
             .map_err(|error| SourceError(format!("starting the symbol worker failed: {error}")))?;
         let mut live = Live {
+            watched: Watched::new(&options.pids, options.follow),
             session: Session::default(),
             next_tick: Instant::now() + options.interval.min(FIRST_TICK),
             rings,
@@ -238,6 +245,7 @@ impl Live {
             }
             Request::Visible(processes) => self.processes.visible(&processes),
             Request::Focus(process) => self.processes.focus(process),
+            Request::EndTick => self.next_tick = Instant::now(),
             // A live kernel does not wait.
             Request::Hold(_) => {}
         }
@@ -262,6 +270,7 @@ impl Live {
                 Life::Exit { .. } => {}
             }
         }
+        self.watched.learn(&events);
         self.events.extend(events);
         if self.stacks.is_full() && maps::drain(&self.objects.sched.maps.seen, |_: u64, _: u8| ()).is_ok() {
             self.stacks.forget();
@@ -306,7 +315,7 @@ impl Live {
         losses.add(Loss::Malformed, std::mem::take(&mut self.malformed));
         let leaders = self.take_threads(closed, &mut tick, &mut losses)?;
         tick.processes = self.processes.update(&leaders, &events);
-        if self.options.pids.is_empty() {
+        if self.watched.all() {
             self.processes.reconcile(tick.threads.iter().map(|thread| thread.key.tid), host::now_ns(ClockId::Boottime));
         }
         losses.add(Loss::HiddenTasks, self.processes.take_hidden());
@@ -321,7 +330,8 @@ impl Live {
             }
         }
         tick.events = events;
-        tick.events.retain(|event| self.wants(event.process.tgid));
+        tick.events.retain(|event| self.watched.wants(event.process.tgid));
+        self.watched.end_tick();
         self.resolver.found(&mut tick.names);
         self.take_losses(&mut losses);
         losses.add(Loss::Evicted, self.resolver.take_unasked());
@@ -329,10 +339,6 @@ impl Live {
         tick.losses.sort_by_key(|&(loss, _)| loss as u8);
         tick.cost = self.machine.cost(started);
         Ok(tick)
-    }
-
-    fn wants(&self, tgid: u32) -> bool {
-        self.options.pids.is_empty() || self.options.pids.contains(&tgid)
     }
 
     fn iterate(&mut self) -> std::io::Result<()> {
@@ -373,15 +379,17 @@ impl Live {
         let drained = maps::drain(&maps.unrecorded, |key, val| weights.counted(key, val));
         losses.add(Loss::Malformed, drained.map_err(failed("draining what was not recorded"))?);
 
-        let pids = std::mem::take(&mut self.options.pids);
-        let wanted = |tgid: u32| pids.is_empty() || pids.contains(&tgid);
+        if self.objects.life.is_none() {
+            self.watched.adopt(tasks::parents(&self.iterator_bytes));
+        }
+        let watched = &self.watched;
+        let wanted = |tgid: u32| watched.wants(tgid);
         let interval = Interval { closed, nodes: &self.nodes, spilled: &spilled };
         let harvest = self.tasks.harvest(&interval, dead, &self.iterator_bytes, &mut weights, wanted);
-        self.options.pids = pids;
         losses.add(Loss::Malformed, harvest.malformed);
         tick.threads = harvest.threads;
         tick.stacks = self.stacks.resolve(weights, &mut self.resolver, &mut tick.names);
-        tick.stacks.retain(|weight| self.options.pids.is_empty() || self.options.pids.contains(&weight.process.tgid));
+        tick.stacks.retain(|weight| self.watched.wants(weight.process.tgid));
         self.note_untaken(harvest.not_taken, tick);
         Ok(harvest.leaders)
     }
@@ -445,7 +453,7 @@ impl Live {
         losses.add(Loss::Malformed, harvest.malformed);
         tick.disks = harvest.disks;
         tick.io = harvest.io;
-        tick.io.retain(|io| self.wants(io.process.tgid));
+        tick.io.retain(|io| self.watched.wants(io.process.tgid));
         tick.slow_requests = harvest.slow;
         Ok(())
     }

@@ -162,7 +162,7 @@ fn load_sched(options: &LiveOptions, nodes: usize) -> Result<(Sched, Link, Vec<L
     rodata.self_tgid = if options.include_self { 0 } else { std::process::id() };
     rodata.nodes = nodes as u32;
     rodata.totals_only = options.walks_per_s == 0;
-    rodata.only_some = !options.pids.is_empty();
+    rodata.only_some = only_some(options);
     rodata.syscall_class = super::syscalls::table();
     let (periods_per_s, walks) = budget(options.walks_per_s);
     rodata.period_ns = u64::from(1_000_000_000 / periods_per_s);
@@ -198,6 +198,11 @@ fn budget(walks_per_s: u32) -> (u32, u32) {
     (periods_per_s, walks_per_s.div_ceil(periods_per_s))
 }
 
+/// Who descends from a process that is followed, the kernel side does not know: it takes everybody's stacks then.
+fn only_some(options: &LiveOptions) -> bool {
+    !options.pids.is_empty() && options.follow.is_none()
+}
+
 fn choose(map: &impl MapCore, pids: &[u32]) -> Result<(), String> {
     for pid in pids {
         map.update(&pid.to_ne_bytes(), &[1], libbpf_rs::MapFlags::ANY)
@@ -211,7 +216,7 @@ fn load_oncpu(options: &LiveOptions, sched: &Sched) -> Result<oncpu::OncpuSkel<'
     let mut open = oncpu::OncpuSkelBuilder::default().open(place()).map_err(fail)?;
     let rodata = open.maps.rodata_data.as_deref_mut().ok_or("the object for CPU sampling has no settings")?;
     rodata.self_tgid = if options.include_self { 0 } else { std::process::id() };
-    rodata.only_some = !options.pids.is_empty();
+    rodata.only_some = only_some(options);
     open.maps.flip.reuse_fd(sched.maps.flip.as_fd()).map_err(fail)?;
     open.maps.losses.reuse_fd(sched.maps.losses.as_fd()).map_err(fail)?;
     open.maps.stacks.reuse_fd(sched.maps.stacks.as_fd()).map_err(fail)?;

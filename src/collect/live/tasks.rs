@@ -62,6 +62,13 @@ pub fn processes(mut bytes: &[u8]) -> impl Iterator<Item = ProcessKey> {
         .map(|record| ProcessKey { tgid: record.task.tgid, start_ns: record.task.start_ns })
 }
 
+/// (PID, parent's PID) of every process among what the iterator told.
+pub fn parents(mut bytes: &[u8]) -> impl Iterator<Item = (u32, u32)> + Clone {
+    std::iter::from_fn(move || take(&mut bytes))
+        .filter(|record| record.task.tid == record.task.tgid)
+        .map(|record| (record.task.tgid, record.task.ppid))
+}
+
 /// What a thread's own counters read last time; they only grow.
 #[derive(Clone, Copy, Default)]
 struct Seen {
