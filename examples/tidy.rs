@@ -123,6 +123,7 @@ impl Used {
         names.stacks.retain(|(id, _)| self.stacks.contains(id));
         names.frames.retain(|(id, _)| self.frames.contains(id));
         names.symbols.retain(|(id, _)| self.frames.contains(id));
+        names.details.retain(|(id, _)| self.frames.contains(id));
         names.modules.retain(|(id, _)| self.modules.contains(id));
         names.users.retain(|(id, _)| self.users.contains(id));
     }

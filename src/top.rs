@@ -265,6 +265,7 @@ impl Top {
                 Action::Interval(length) => self.request(Request::Interval(length)),
                 Action::Visible(processes) => self.request(Request::Visible(processes)),
                 Action::Focus(process) => self.request(Request::Focus(process)),
+                Action::Detail(frames) => self.request(Request::Detail(frames)),
                 Action::Hold(hold) => self.hold(hold),
                 Action::ExportFolded { query, file } => {
                     let said = export::folded_file(&self.model, &query, &file);

@@ -74,7 +74,12 @@ fn they_name_nobodys_home_and_no_host() {
         let mut texts = vec![session.hostname, session.command];
         for names in names(&batches) {
             texts.extend(names.modules.iter().map(|(_, module)| module.path.clone()));
-            texts.extend(names.symbols.iter().filter_map(|(_, symbol)| Some(symbol.line.as_ref()?.0.clone())));
+            texts.extend(
+                names
+                    .details
+                    .iter()
+                    .flat_map(|(_, detail)| (0..8).filter_map(|nth| Some(detail.line_in(nth)?.file.clone()))),
+            );
             texts.extend(names.users.iter().map(|(_, user)| user.clone()));
         }
         for facts in ticks(&batches).flat_map(|tick| &tick.processes) {

@@ -87,7 +87,9 @@ impl Invented {
     /// The next tick, whatever the pace and the number of ticks; with every name it needs.
     pub fn tick(&mut self) -> Tick {
         let mut tick = self.machine.tick(self.options.interval.as_nanos() as u64);
-        tick.names.symbols.append(&mut self.machine.stacks.symbols);
+        let late = std::mem::take(&mut self.machine.stacks.late);
+        tick.names.symbols.extend(late.symbols);
+        tick.names.details.extend(late.details);
         self.done += 1;
         tick
     }
@@ -96,7 +98,7 @@ impl Invented {
         match request {
             Request::Interval(interval) => self.options.interval = interval,
             Request::Hold(held) => self.held = held,
-            Request::Visible(_) | Request::Focus(_) | Request::EndTick => {}
+            Request::Visible(_) | Request::Focus(_) | Request::Detail(_) | Request::EndTick => {}
         }
     }
 
@@ -159,8 +161,8 @@ impl Source for Invented {
         }
         let tick = self.machine.tick(self.options.interval.as_nanos() as u64);
         self.done += 1;
-        let symbols = std::mem::take(&mut self.machine.stacks.symbols);
-        self.late_names = (!symbols.is_empty()).then(|| Names { symbols, ..Names::default() });
+        let late = std::mem::take(&mut self.machine.stacks.late);
+        self.late_names = (!late.is_empty()).then_some(late);
         Ok(Some(Batch::Tick(Box::new(tick))))
     }
 }

@@ -34,7 +34,7 @@ mod modules_test;
 use crossbeam_channel::Receiver;
 use std::time::Duration;
 
-use crate::tick::{Batch, ProcessKey, Session};
+use crate::tick::{Batch, Frame, FrameId, ProcessKey, Session};
 
 /// What the layers above ask of a source. A source that cannot obey ignores it.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,6 +47,8 @@ pub enum Request {
     Focus(Option<ProcessKey>),
     /// Live: end the interval now, not when it is due.
     EndTick,
+    /// Frames whose lines and inlined functions are wanted; a source that can tell answers for each of them.
+    Detail(Vec<(FrameId, Frame)>),
     /// Replay: hold before the next tick, or go on.
     Hold(bool),
 }

@@ -116,7 +116,7 @@ impl PerfMap {
         self.waiting.retain(|&(frame, address)| match self.functions.at(address) {
             Some((start, name)) => {
                 let function = demangle(name);
-                found.push((frame, Symbol { function, offset: address - start, inlined: Vec::new(), line: None }));
+                found.push((frame, Symbol { function, offset: address - start, nameless: false }));
                 false
             }
             None => true,

@@ -327,7 +327,7 @@ fn named(wants: &[Want], symbols: Vec<Symbolized<'_>>) -> Found {
         .filter_map(|(want, symbol)| {
             let symbol = symbol.into_sym()?;
             let function = demangle(&symbol.name);
-            Some((want.frame, Symbol { function, offset: symbol.offset as u64, inlined: Vec::new(), line: None }))
+            Some((want.frame, Symbol { function, offset: symbol.offset as u64, nameless: false }))
         })
         .collect()
 }

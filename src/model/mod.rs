@@ -28,7 +28,7 @@ pub use entity::{Exit, IoTotals, Process, Samples, Thread, Totals, is_idle_wait}
 pub use history::HistoryTick;
 pub use latency::{Latency, Scope, hdr};
 pub use names::{MAX_FRAMES, MAX_NAME_CHARS, NameTable, clean};
-pub use tree::{CallTree, Merge, TreeLens, TreeNode, TreeQuery};
+pub use tree::{CallTree, Code, Merge, TreeLens, TreeNode, TreeQuery};
 pub use window::Window;
 
 use std::collections::VecDeque;

@@ -8,7 +8,10 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 
 use super::dense::Dense;
-use crate::tick::{Frame, FrameId, FrameKind, Module, ModuleId, ModuleKind, Names, Stack, StackEnd, StackId, Symbol};
+use crate::tick::{
+    Detail, Frame, FrameId, FrameKind, Inlined, Line, Module, ModuleId, ModuleKind, Names, Stack, StackEnd, StackId,
+    Symbol,
+};
 
 /// The names known so far, by id, as the source gave them.
 #[derive(Default)]
@@ -21,6 +24,10 @@ pub struct NameTable {
     pub frames: FxHashMap<FrameId, Frame>,
     /// Symbols of frames; the newest for each.
     pub symbols: FxHashMap<FrameId, Symbol>,
+    /// What debug information says of frames, where it was asked for.
+    pub details: FxHashMap<FrameId, Detail>,
+    /// Frames in files, whose details nobody told yet.
+    plain: FxHashSet<FrameId>,
     /// Stacks, of at most [`MAX_FRAMES`] frames.
     pub stacks: FxHashMap<StackId, Stack>,
     /// Memory of all that, with what [`Labels`] has of it, about.
@@ -45,11 +52,19 @@ impl NameTable {
         self.users.extend(names.users);
         self.modules.extend(names.modules);
         let mut changed: Vec<FrameId> = names.frames.iter().map(|(id, _)| *id).collect();
+        let in_file = names.frames.iter().filter(|(_, frame)| frame.kind == FrameKind::User).map(|(id, _)| *id);
+        self.plain.extend(in_file.filter(|id| !self.details.contains_key(id)));
         self.frames.extend(names.frames);
         changed.extend(names.symbols.iter().map(|(id, _)| *id));
+        changed.extend(names.details.iter().map(|(id, _)| *id));
         // Symbols of frames that were let go come too late.
-        let known = |(id, _): &(FrameId, Symbol)| self.frames.contains_key(id);
-        self.symbols.extend(names.symbols.into_iter().filter(known));
+        self.symbols.extend(names.symbols.into_iter().filter(|(id, _)| self.frames.contains_key(id)));
+        for (id, detail) in names.details {
+            if self.frames.contains_key(&id) {
+                self.plain.remove(&id);
+                self.details.insert(id, detail);
+            }
+        }
         self.stacks.extend(names.stacks.into_iter().map(|(id, stack)| (id, bounded(stack))));
         changed
     }
@@ -73,11 +88,14 @@ impl NameTable {
         let frames: FxHashSet<FrameId> = self.stacks.values().flat_map(|stack| &stack.frames).copied().collect();
         self.frames.retain(|id, _| frames.contains(id));
         self.symbols.retain(|id, _| frames.contains(id));
+        self.details.retain(|id, _| frames.contains(id));
+        self.plain.retain(|id| frames.contains(id));
         let modules: FxHashSet<ModuleId> = self.frames.values().map(|frame| frame.module).collect();
         self.modules.retain(|id, _| modules.contains(id));
         self.shrink();
         self.bytes = self.stacks.values().map(stack_bytes).sum::<usize>()
             + self.symbols.values().map(symbol_bytes).sum::<usize>()
+            + self.details.values().map(detail_bytes).sum::<usize>()
             + self.modules.values().map(module_bytes).sum::<usize>()
             + self.frames.len() * FRAME_BYTES;
         (before - self.stacks.len()) as u64
@@ -87,6 +105,13 @@ impl NameTable {
         self.stacks.shrink_to_fit();
         self.frames.shrink_to_fit();
         self.symbols.shrink_to_fit();
+        self.details.shrink_to_fit();
+        self.plain.shrink_to_fit();
+    }
+
+    /// Frames in files, whose details nobody told yet.
+    pub(super) fn plain(&self) -> impl Iterator<Item = FrameId> + '_ {
+        self.plain.iter().copied()
     }
 
     /// Whether the weight of a stack is known to its root.
@@ -100,11 +125,12 @@ impl NameTable {
 pub(super) const EVICTED: StackId = StackId(u32::MAX);
 
 /// A frame in the table, and what it is called.
-const FRAME_BYTES: usize = size_of::<(FrameId, Frame)>() + size_of::<Option<FrameLabels>>() + 8;
+const FRAME_BYTES: usize = size_of::<(FrameId, Frame)>() + size_of::<Option<FrameLabels>>() + size_of::<FrameId>() + 12;
 
 fn bytes_of(names: &Names) -> usize {
     names.stacks.iter().map(|(_, stack)| stack_bytes(stack)).sum::<usize>()
         + names.symbols.iter().map(|(_, symbol)| symbol_bytes(symbol)).sum::<usize>()
+        + names.details.iter().map(|(_, detail)| detail_bytes(detail)).sum::<usize>()
         + names.modules.iter().map(|(_, module)| module_bytes(module)).sum::<usize>()
         + names.frames.len() * FRAME_BYTES
 }
@@ -114,10 +140,19 @@ fn stack_bytes(stack: &Stack) -> usize {
 }
 
 fn symbol_bytes(symbol: &Symbol) -> usize {
-    let line = symbol.line.as_ref().map_or(0, |(file, _)| file.len());
-    let inlined: usize = symbol.inlined.iter().map(|name| size_of::<String>() + name.len()).sum();
     // The name also stands twice in the labels, most often for several frames.
-    size_of::<(FrameId, Symbol)>() + 8 + 2 * symbol.function.len() + inlined + line
+    size_of::<(FrameId, Symbol)>() + 8 + 2 * symbol.function.len()
+}
+
+fn detail_bytes(detail: &Detail) -> usize {
+    let line = |line: &Option<Line>| line.as_ref().map_or(0, |line| line.file.len());
+    let inlined = |inlined: &Inlined| size_of::<Inlined>() + inlined.function.len() + line(&inlined.call);
+    let function = detail.function.as_ref().map_or(0, String::len);
+    size_of::<(FrameId, Detail)>()
+        + 8
+        + function
+        + line(&detail.line)
+        + detail.inlined.iter().map(inlined).sum::<usize>()
 }
 
 fn module_bytes(module: &Module) -> usize {
@@ -150,6 +185,8 @@ pub(super) type LabelId = u32;
 pub(super) struct FrameLabels {
     /// Its function and then those inlined into it, outermost first; empty while the function is not known.
     pub functions: SmallVec<[LabelId; 2]>,
+    /// The same with the line in each; empty where no line is known.
+    pub lines: SmallVec<[LabelId; 2]>,
     pub module: LabelId,
     /// Code of the kernel.
     pub kernel: bool,
@@ -182,26 +219,40 @@ impl Labels {
         let module = names.modules.get(&frame.module).unwrap_or(&unknown);
         let path: Arc<str> = module.path.as_str().into();
         let of_module = self.intern(id, short_name(&module.path), &path, frame.kind, true);
-        let mut functions = SmallVec::new();
-        match names.symbols.get(&id) {
-            Some(symbol) if !symbol.function.is_empty() => {
-                functions.push(self.intern(id, &symbol.function, &path, frame.kind, false));
-                for inlined in symbol.inlined.iter().take(MAX_INLINED) {
-                    functions.push(self.intern(id, inlined, &path, FrameKind::Inlined, false));
+        let (mut functions, mut lines) = (SmallVec::new(), SmallVec::new());
+        let detail = names.details.get(&id);
+        match function_of(names.symbols.get(&id), detail) {
+            Some(function) => {
+                let inlined = detail.iter().flat_map(|detail| &detail.inlined).take(MAX_INLINED);
+                let inlined = inlined.map(|inlined| (inlined.function.as_str(), FrameKind::Inlined));
+                for (nth, (name, kind)) in [(function, frame.kind)].into_iter().chain(inlined).enumerate() {
+                    functions.push(self.intern(id, name, &path, kind, false));
+                    if let Some(line) = detail.and_then(|detail| detail.line_in(nth)) {
+                        lines.resize(nth, functions[nth]);
+                        lines.push(self.intern(id, &format!("{name} {}", place(line)), &path, kind, false));
+                    }
+                }
+                if !lines.is_empty() {
+                    lines.extend(functions.iter().skip(lines.len()).copied().collect::<SmallVec<[LabelId; 2]>>());
                 }
             }
             // A note says all it has to say in the name of its module.
-            _ if module.kind == ModuleKind::Note => functions.push(of_module),
-            _ => {}
+            None if module.kind == ModuleKind::Note => functions.push(of_module),
+            None => {}
         }
-        self.frames.insert(id.0, FrameLabels { functions, module: of_module, kernel: frame.kind == FrameKind::Kernel });
+        let kernel = frame.kind == FrameKind::Kernel;
+        self.frames.insert(id.0, FrameLabels { functions, lines, module: of_module, kernel });
     }
 
     /// Lets go what no frame of the table is called any more. Ids are not given out again.
     pub fn purge(&mut self, names: &NameTable) {
         self.frames.retain(|id| names.frames.contains_key(&FrameId(id)));
-        let used: FxHashSet<LabelId> =
-            self.frames.iter().flat_map(|of| of.functions.iter().chain([&of.module])).copied().collect();
+        let used: FxHashSet<LabelId> = self
+            .frames
+            .iter()
+            .flat_map(|of| of.functions.iter().chain(&of.lines).chain([&of.module]))
+            .copied()
+            .collect();
         self.list.retain(|id| used.contains(&id));
         self.index.retain(|_, id| used.contains(id));
     }
@@ -222,6 +273,18 @@ impl Labels {
         self.index.insert(key, id);
         id
     }
+}
+
+/// What a frame's function is called: by the symbol table, else by debug information, else by where it begins.
+fn function_of<'a>(symbol: Option<&'a Symbol>, detail: Option<&'a Detail>) -> Option<&'a str> {
+    let by_symbol = |nameless| symbol.filter(|symbol| symbol.nameless == nameless).map(|symbol| &*symbol.function);
+    let by_detail = || detail?.function.as_deref();
+    by_symbol(false).or_else(by_detail).or_else(|| by_symbol(true)).filter(|name| !name.is_empty())
+}
+
+/// `tuplesort.c:2214`.
+pub(super) fn place(line: &Line) -> String {
+    format!("{}:{}", short_name(&line.file), line.number)
 }
 
 /// Last part of a path.
@@ -301,12 +364,32 @@ mod tests {
         });
         labels.update(FrameId(0), &names);
         assert!(labels.of(FrameId(0)).is_some_and(|of| of.functions.is_empty()));
-        let symbol = Symbol { function: "read".into(), inlined: vec!["check".into()], ..Symbol::default() };
-        let changed = names.learn(Names { symbols: vec![(FrameId(0), symbol)], ..Names::default() });
-        changed.into_iter().for_each(|frame| labels.update(frame, &names));
-        let of = labels.of(FrameId(0)).map(|of| of.functions.to_vec()).unwrap_or_default();
-        let named: Vec<_> =
-            of.iter().filter_map(|&id| labels.get(id)).map(|l| (&*l.name, &*l.module, l.kind)).collect();
-        assert_eq!(named, [("read", "libc.so.6", FrameKind::User), ("check", "libc.so.6", FrameKind::Inlined)]);
+        let called = |labels: &Labels, of: &dyn Fn(&FrameLabels) -> SmallVec<[LabelId; 2]>| -> Vec<String> {
+            let ids = labels.of(FrameId(0)).map(of).unwrap_or_default();
+            ids.iter()
+                .filter_map(|&id| labels.get(id))
+                .map(|l| format!("{} {} {:?}", l.name, l.module, l.kind))
+                .collect()
+        };
+        let tell = |names: &mut NameTable, labels: &mut Labels, news: Names| {
+            names.learn(news).into_iter().for_each(|frame| labels.update(frame, names));
+        };
+        // First as what it begins with, then as what debug information calls it, then by its symbol.
+        let at = |number| Some(Line { file: "/src/io.c".into(), number });
+        let inlined = vec![Inlined { function: "check".into(), call: at(7) }];
+        let detail = Detail { function: Some("io_read".into()), inlined, line: at(9) };
+        let nameless = Symbol { function: "libc.so.6:fn@0x40".into(), nameless: true, ..Symbol::default() };
+        let symbol = Symbol { function: "read".into(), ..Symbol::default() };
+        tell(&mut names, &mut labels, Names { symbols: vec![(FrameId(0), nameless)], ..Names::default() });
+        assert_eq!(called(&labels, &|of| of.functions.clone()), ["libc.so.6:fn@0x40 libc.so.6 User"]);
+        assert_eq!(names.plain().collect::<Vec<_>>(), [FrameId(0)]);
+        tell(&mut names, &mut labels, Names { details: vec![(FrameId(0), detail)], ..Names::default() });
+        let inlined = "check libc.so.6 Inlined";
+        assert_eq!(called(&labels, &|of| of.functions.clone()), ["io_read libc.so.6 User", inlined]);
+        assert_eq!(names.plain().count(), 0);
+        tell(&mut names, &mut labels, Names { symbols: vec![(FrameId(0), symbol)], ..Names::default() });
+        assert_eq!(called(&labels, &|of| of.functions.clone()), ["read libc.so.6 User", inlined]);
+        let lines = ["read io.c:7 libc.so.6 User", "check io.c:9 libc.so.6 Inlined"];
+        assert_eq!(called(&labels, &|of| of.lines.clone()), lines);
     }
 }

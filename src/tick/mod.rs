@@ -14,7 +14,10 @@ mod hist;
 mod names;
 
 pub use hist::{BUCKETS, Hist, bucket_high, bucket_low, bucket_mid, bucket_of};
-pub use names::{Frame, FrameId, FrameKind, Module, ModuleId, ModuleKind, Names, Stack, StackEnd, StackId, Symbol};
+pub use names::{
+    Detail, Frame, FrameId, FrameKind, Inlined, Line, Module, ModuleId, ModuleKind, Names, Stack, StackEnd, StackId,
+    Symbol,
+};
 
 use serde::{Deserialize, Serialize};
 

@@ -27,6 +27,8 @@ pub struct Names {
     pub frames: Vec<(FrameId, Frame)>,
     /// Symbols of frames that are known already; a later one replaces an earlier one.
     pub symbols: Vec<(FrameId, Symbol)>,
+    /// Details of frames for which they were asked; a later one replaces an earlier one.
+    pub details: Vec<(FrameId, Detail)>,
     /// Stacks; a later one of the same id replaces an earlier one (it proved complete).
     pub stacks: Vec<(StackId, Stack)>,
 }
@@ -38,6 +40,7 @@ impl Names {
             && self.modules.is_empty()
             && self.frames.is_empty()
             && self.symbols.is_empty()
+            && self.details.is_empty()
             && self.stacks.is_empty()
     }
 }
@@ -106,10 +109,51 @@ pub struct Symbol {
     pub function: String,
     /// Offset of the frame within the function, bytes.
     pub offset: u64,
-    /// Functions inlined at this place, outermost first; empty unless asked for.
-    pub inlined: Vec<String>,
-    /// Source file and line, where known.
-    pub line: Option<(String, u32)>,
+    /// No symbol names the function: it is called after the place where it begins (`libfoo.so:fn@0x1200`).
+    pub nameless: bool,
+}
+
+/// What debug information says of the place of a frame. All of it may hold anything, control characters too.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Detail {
+    /// The function, demangled: for where no symbol names it.
+    pub function: Option<String>,
+    /// Functions inlined at this place, outermost first, each called by the one before.
+    pub inlined: Vec<Inlined>,
+    /// Where in the innermost of them.
+    pub line: Option<Line>,
+}
+
+impl Detail {
+    /// Where in the frame's function (0) or the nth function that is inlined there.
+    pub fn line_in(&self, nth: usize) -> Option<&Line> {
+        match self.inlined.get(nth) {
+            Some(next) => next.call.as_ref(),
+            None if nth == self.inlined.len() => self.line.as_ref(),
+            None => None,
+        }
+    }
+}
+
+/// A function without a frame of its own.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Inlined {
+    /// Its name, demangled.
+    pub function: String,
+    /// Where its caller calls it.
+    pub call: Option<Line>,
+}
+
+/// A line of source code.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Line {
+    /// Path of the file, as the compiler was told it.
+    pub file: String,
+    /// From 1; 0 is code of no line.
+    pub number: u32,
 }
 
 /// Why the user part of a stack ends where it does.

@@ -15,6 +15,7 @@ use std::time::Duration;
 use crossterm::event::{KeyEvent, MouseButton, MouseEvent, MouseEventKind};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
+use rustc_hash::FxHashSet;
 
 use super::help::Help;
 use super::keys::Keyboard;
@@ -24,11 +25,14 @@ use super::prompt::Prompt;
 use super::signal::SignalPopup;
 use super::{Action, Command, Context, Outcome, Pane, Target, Theme, Wants, copy, draw, footer, status};
 use crate::model::{Model, Process};
+use crate::tick::FrameId;
 
 /// Rows keep their order for so long after a key press.
 const ORDER_HELD: Duration = Duration::from_secs(1);
 /// What `+` and `-` step through.
 const INTERVALS_MS: [u64; 9] = [100, 200, 500, 1_000, 2_000, 5_000, 10_000, 30_000, 60_000];
+/// Frames that are remembered as asked for; beyond that they may be asked for again.
+const MOST_DETAILED: usize = 200_000;
 /// The smallest screen on which everything has its place.
 pub const MIN_SIZE: (u16, u16) = (80, 24);
 
@@ -64,6 +68,8 @@ pub struct App {
     samples: (u64, u64),
     area: Rect,
     sent: Wants,
+    /// Frames whose details were asked for.
+    detailed: FxHashSet<FrameId>,
 }
 
 /// A place and what was opened in it.
@@ -142,6 +148,7 @@ impl App {
             samples: (0, 0),
             area: Rect::default(),
             sent: Wants::default(),
+            detailed: FxHashSet::default(),
         }
     }
 
@@ -193,7 +200,7 @@ impl App {
         }
         self.pane_mut().tick(model, hold);
         self.place_cursor(model);
-        self.wanted(Vec::new())
+        self.wanted(Vec::new(), model)
     }
 
     /// A key was pressed.
@@ -211,7 +218,7 @@ impl App {
             },
         };
         self.place_cursor(model);
-        self.wanted(actions)
+        self.wanted(actions, model)
     }
 
     /// The mouse did something.
@@ -225,7 +232,7 @@ impl App {
             None => self.click(mouse, model),
         };
         self.place_cursor(model);
-        self.wanted(actions)
+        self.wanted(actions, model)
     }
 
     /// Does what a key would.
@@ -265,7 +272,7 @@ impl App {
     }
 
     /// Adds what the pane wants kept fresh, if that has changed.
-    fn wanted(&mut self, mut actions: Vec<Action>) -> Vec<Action> {
+    fn wanted(&mut self, mut actions: Vec<Action>, model: &Model) -> Vec<Action> {
         let wants = self.pane().wants();
         if wants.visible != self.sent.visible {
             actions.push(Action::Visible(wants.visible.clone()));
@@ -274,6 +281,14 @@ impl App {
             actions.push(Action::Focus(wants.focus));
         }
         self.sent = wants;
+        let plain = self.pane_mut().plain_frames(model);
+        if self.detailed.len() > MOST_DETAILED {
+            self.detailed.clear();
+        }
+        let new: Vec<_> = plain.into_iter().filter(|(id, _)| self.detailed.insert(*id)).collect();
+        if !new.is_empty() {
+            actions.push(Action::Detail(new));
+        }
         actions
     }
 

@@ -64,8 +64,10 @@ pub enum Command {
     Unzoom,
     /// Leaf first, or root first.
     Invert,
-    /// Merges by function, module, address.
+    /// Merges by function, line, module, address.
     Merge,
+    /// Names whole, or without arguments.
+    LongNames,
     /// How much of the past: this tick, the last seconds, since the start.
     Window,
     /// Fine buckets, or powers of two.
@@ -240,7 +242,8 @@ pub static BINDINGS: &[Binding] = &[
     bind(In::Icicle, &[Code(KeyCode::Backspace)], Command::Unzoom, "zoom out", Some("out")),
     bind(In::Icicle, &[Char('o')], Command::Lens, "next lens: on-CPU, blocked, all", Some("lens")),
     bind(In::Icicle, &[Char('x')], Command::Invert, "callers above, or callees", Some("invert")),
-    bind(In::Icicle, &[Char('m')], Command::Merge, "merge by function, module or address", Some("merge")),
+    bind(In::Icicle, &[Char('m')], Command::Merge, "merge by function, line, module or address", Some("merge")),
+    bind(In::Icicle, &[Char('p')], Command::LongNames, "names whole, or without types and arguments", None),
     bind(In::Icicle, &[Char('a')], Command::Window, "this tick, the last seconds, or since the start", Some("span")),
     bind(In::Icicle, &[Char('%')], Command::PercentBasis, "percent of the view, or of all", None),
     bind(In::Icicle, &[Char('i')], Command::Idle, "with idle waits, or without", None),

@@ -15,7 +15,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
 use crate::model::{Model, Scope, TreeQuery};
-use crate::tick::ProcessKey;
+use crate::tick::{Frame, FrameId, ProcessKey};
 
 pub mod app;
 pub mod bar;
@@ -72,6 +72,8 @@ pub enum Action {
     Visible(Vec<ProcessKey>),
     /// The process that is looked into, if one is. Sent when it changes.
     Focus(Option<ProcessKey>),
+    /// Frames whose lines and inlined functions are to be told.
+    Detail(Vec<(FrameId, Frame)>),
     /// `true`: leave the model as it is and queue what comes (live; bounded, tell [`app::App::behind`] how many), or hold
     /// the source (replay). `false`: take in what was queued, in order, and go on.
     Hold(bool),
@@ -223,6 +225,12 @@ pub trait Pane {
     /// What should be kept fresh for it.
     fn wants(&self) -> Wants {
         Wants::default()
+    }
+
+    /// Frames that came on the screen and of which no details (lines, inlined functions) are known; each is told once, or
+    /// not at all.
+    fn plain_frames(&mut self, _model: &Model) -> Vec<(FrameId, Frame)> {
+        Vec::new()
     }
 
     /// Draws it into `area`, which may be as small as 1×1. Changes nothing.

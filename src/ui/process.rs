@@ -10,7 +10,7 @@ use super::latency::LatencyPane;
 use super::threads::ThreadsPane;
 use super::{Answer, Command, Context, Outcome, Pane, Query, Theme, Wants, draw, format};
 use crate::model::{Exit, Model, Process, Scope};
-use crate::tick::{ProcessKey, Session, ThreadKey};
+use crate::tick::{Frame, FrameId, ProcessKey, Session, ThreadKey};
 
 /// The tabs, in their order.
 const TABS: [&str; 4] = ["icicle", "threads", "latency", "info"];
@@ -188,6 +188,10 @@ impl Pane for ProcessPane {
 
     fn layout(&mut self, area: Rect, model: &Model) {
         self.pane_mut().layout(parts(area).1, model);
+    }
+
+    fn plain_frames(&mut self, model: &Model) -> Vec<(FrameId, Frame)> {
+        if self.forgotten { Vec::new() } else { self.pane_mut().plain_frames(model) }
     }
 
     fn wants(&self) -> Wants {

@@ -4,9 +4,9 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use sberf::tick::{
-    CpuTick, DiskOp, DiskOpTick, DiskTick, Event, Frame, FrameId, FrameKind, Hist, Lens, Life, Loss, Module, ModuleId,
-    ModuleKind, Names, ProcessFacts, ProcessIo, ProcessKey, SlowRequest, Span, Stack, StackEnd, StackId, StackWeight,
-    State, StateNs, Symbol, ThreadKey, ThreadTick, Tick,
+    CpuTick, Detail, DiskOp, DiskOpTick, DiskTick, Event, Frame, FrameId, FrameKind, Hist, Inlined, Lens, Life, Line,
+    Loss, Module, ModuleId, ModuleKind, Names, ProcessFacts, ProcessIo, ProcessKey, SlowRequest, Span, Stack, StackEnd,
+    StackId, StackWeight, State, StateNs, Symbol, ThreadKey, ThreadTick, Tick,
 };
 
 /// Small numbers mostly, the largest sometimes.
@@ -79,16 +79,28 @@ fn names() -> impl Strategy<Value = Names> {
         .prop_map(|(id, path, kind)| (ModuleId(id), Module { path, kind, build_id: None }));
     let frame = (id(), id(), number(), prop::sample::select(kinds.to_vec()))
         .prop_map(|(id, module, offset, kind)| (FrameId(id), Frame { module: ModuleId(module), offset, kind }));
-    let symbol = (id(), text(), number(), vec(text(), 0..3))
-        .prop_map(|(id, function, offset, inlined)| (FrameId(id), Symbol { function, offset, inlined, line: None }));
+    let symbol = (id(), text(), number(), any::<bool>())
+        .prop_map(|(id, function, offset, nameless)| (FrameId(id), Symbol { function, offset, nameless }));
+    let line = || prop::option::of((text(), any::<u32>()).prop_map(|(file, number)| Line { file, number }));
+    let inlined = (text(), line()).prop_map(|(function, call)| Inlined { function, call });
+    let detail = (id(), prop::option::of(text()), vec(inlined, 0..3), line())
+        .prop_map(|(id, function, inlined, line)| (FrameId(id), Detail { function, inlined, line }));
     let ends =
         [StackEnd::Complete, StackEnd::Broken, StackEnd::Unreadable(-14), StackEnd::NotTaken, StackEnd::Truncated];
     let length = prop_oneof![9 => 0usize..5, 1 => Just(3000usize)];
     let frames = length.prop_flat_map(|length| vec(id(), length));
     let stack = (id(), frames, prop::sample::select(ends.to_vec()))
         .prop_map(|(id, frames, end)| (StackId(id), Stack { frames: frames.into_iter().map(FrameId).collect(), end }));
-    (vec(module, 0..3), vec(frame, 0..5), vec(symbol, 0..4), vec(stack, 0..4))
-        .prop_map(|(modules, frames, symbols, stacks)| Names { users: vec![], modules, frames, symbols, stacks })
+    (vec(module, 0..3), vec(frame, 0..5), vec(symbol, 0..4), vec(detail, 0..4), vec(stack, 0..4)).prop_map(
+        |(modules, frames, symbols, details, stacks)| Names {
+            users: vec![],
+            modules,
+            frames,
+            symbols,
+            details,
+            stacks,
+        },
+    )
 }
 
 fn event() -> impl Strategy<Value = Event> {

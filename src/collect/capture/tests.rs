@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::collect::{Request, Source, SourceError};
 use crate::tick::{
-    Batch, Frame, FrameId, FrameKind, Hist, Lens, Module, ModuleId, Names, ProcessKey, Sampler, Session, Span, Stack,
-    StackEnd, StackId, StackWeight, State, Symbol, ThreadKey, ThreadTick, Tick,
+    Batch, Detail, Frame, FrameId, FrameKind, Hist, Lens, Line, Module, ModuleId, Names, ProcessKey, Sampler, Session,
+    Span, Stack, StackEnd, StackId, StackWeight, State, Symbol, ThreadKey, ThreadTick, Tick,
 };
 
 fn session() -> Session {
@@ -31,6 +31,10 @@ fn names() -> Names {
         modules: vec![(ModuleId(0), Module { path: "/bin/cat".into(), ..Module::default() })],
         frames: vec![(FrameId(0), frame)],
         symbols: vec![(FrameId(0), Symbol { function: "main".into(), ..Symbol::default() })],
+        details: vec![(
+            FrameId(0),
+            Detail { line: Some(Line { file: "cat.c".into(), number: 7 }), ..Detail::default() },
+        )],
         stacks: vec![(StackId(0), Stack { frames: vec![FrameId(0)], end: StackEnd::Complete })],
         ..Names::default()
     }

@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 
-use crate::tick::{Frame, FrameId, FrameKind, Module, ModuleId, ModuleKind, Names, Stack, StackEnd, StackId, Symbol};
+use crate::tick::{
+    Detail, Frame, FrameId, FrameKind, Inlined, Line, Module, ModuleId, ModuleKind, Names, Stack, StackEnd, StackId,
+    Symbol,
+};
 
 /// Names given out so far, and those that nobody was told yet.
 #[derive(Default)]
@@ -12,8 +15,8 @@ pub struct Stacks {
     stacks: HashMap<(String, u64, StackEnd), StackId>,
     /// For the tick.
     pub new: Names,
-    /// Symbols, which come later than their frames.
-    pub symbols: Vec<(FrameId, Symbol)>,
+    /// Symbols and details, which come later than their frames.
+    pub late: Names,
 }
 
 impl Stacks {
@@ -59,9 +62,15 @@ impl Stacks {
         let offset = 0x1000 + address(part) % 0x40_0000 * 16 + place * 8;
         self.new.frames.push((id, Frame { module, offset, kind: frame_kind }));
         if !function.is_empty() {
-            let line = Some((format!("{}.c", function.split("::").last().unwrap_or(function)), 10 + place as u32));
+            let file = format!("{}.c", function.split("::").last().unwrap_or(function));
+            let line = |number: u32| Some(Line { file: file.clone(), number });
+            let inlined = inlined.into_iter().map(|function| Inlined { function, call: line(10) }).collect();
+            let detail = Detail { function: None, inlined, line: line(10 + place as u32) };
+            if frame_kind == FrameKind::User {
+                self.late.details.push((id, detail));
+            }
             let function = function.replace('\x02', ";");
-            self.symbols.push((id, Symbol { function, offset: 4 + place * 8, inlined, line }));
+            self.late.symbols.push((id, Symbol { function, offset: 4 + place * 8, nameless: false }));
         }
         self.frames.insert(key, id);
         id

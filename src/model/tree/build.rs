@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::{CallTree, Merge, TreeNode, TreeQuery, Weighed};
+use super::{CallTree, Code, Merge, TreeNode, TreeQuery, Weighed};
 use crate::model::Model;
 use crate::model::names::{EVICTED, display};
 use crate::tick::{FrameId, FrameKind, StackEnd, StackId, State};
@@ -98,6 +98,14 @@ impl Key {
         tag << 56 | value
     }
 
+    fn code(self) -> Code {
+        match self {
+            Key::Label(_, label) => Code::Label(label),
+            Key::Frame(frame, _) => Code::Frame(frame),
+            Key::Root | Key::Group(_) | Key::State(_) | Key::Note(_) => Code::None,
+        }
+    }
+
     /// For the order of siblings: states, then code by first sight, then notes.
     fn rank(self) -> (u8, u64, u64) {
         match self {
@@ -119,8 +127,30 @@ struct Node {
     id: u64,
 }
 
-/// One step of a path: which node, and whether the code is the kernel's.
-type Step = (Key, bool);
+/// One step of a path.
+#[derive(Clone, Copy)]
+struct Step {
+    /// Which node.
+    key: Key,
+    /// The code is the kernel's.
+    kernel: bool,
+    /// The frame, and which of its functions: 0 its own, others inlined there.
+    place: (FrameId, u8),
+}
+
+impl Step {
+    fn note(note: Note) -> Self {
+        Step { key: Key::Note(note as u8), kernel: false, place: Default::default() }
+    }
+}
+
+/// Which frames stand behind one node.
+struct Probe {
+    /// Ids from the root down to the node.
+    path: Vec<u64>,
+    /// Weight by frame and which of its functions.
+    found: FxHashMap<(FrameId, u8), u64>,
+}
 
 /// A tree in the making.
 pub(super) struct Builder<'a> {
@@ -133,6 +163,8 @@ pub(super) struct Builder<'a> {
     /// The path before this one, where it started and which nodes it became: neighbours share much.
     last: Vec<(Key, u32)>,
     last_base: u32,
+    /// Instead of making a tree, find out about one node.
+    probe: Option<Probe>,
 }
 
 const ROOT: u32 = 0;
@@ -149,7 +181,20 @@ impl<'a> Builder<'a> {
             path: Vec::new(),
             last: Vec::new(),
             last_base: ROOT,
+            probe: None,
         }
+    }
+
+    /// One that makes no tree but finds the frames behind a node, see [`Builder::found`].
+    pub fn probe(model: &'a Model, query: &'a TreeQuery, path: &[u64]) -> Self {
+        let mut builder = Builder::new(model, query);
+        builder.probe = Some(Probe { path: path.to_vec(), found: FxHashMap::default() });
+        builder
+    }
+
+    /// What was found: weight by frame, and which of its functions.
+    pub fn found(self) -> FxHashMap<(FrameId, u8), u64> {
+        self.probe.map(|probe| probe.found).unwrap_or_default()
     }
 
     pub fn query(&self) -> &'a TreeQuery {
@@ -193,6 +238,12 @@ impl<'a> Builder<'a> {
         if self.query.inverted {
             path.reverse();
         }
+        if let Some(probe) = &mut self.probe {
+            let Node { id, depth, .. } = self.nodes[base as usize];
+            probe.look(id, depth, &path, stack.weight);
+            self.path = path;
+            return;
+        }
         let leaf = self.walk(base, &path, state);
         self.path = path;
         self.weigh(leaf, stack.weight, stack.count);
@@ -203,13 +254,13 @@ impl<'a> Builder<'a> {
 
     fn walk(&mut self, base: u32, path: &[Step], state: Option<State>) -> u32 {
         let shared = match self.last_base == base {
-            true => self.last.iter().zip(path).take_while(|((last, _), (key, _))| last == key).count(),
+            true => self.last.iter().zip(path).take_while(|((last, _), step)| *last == step.key).count(),
             false => 0,
         };
         self.last_base = base;
         self.last.truncate(shared);
         let mut at = self.last.last().map_or(base, |(_, node)| *node);
-        for &(key, kernel) in &path[shared..] {
+        for &Step { key, kernel, .. } in &path[shared..] {
             let state = match state {
                 Some(State::User) if kernel => Some(State::Kernel),
                 state => state,
@@ -233,18 +284,19 @@ impl<'a> Builder<'a> {
 
     /// The path of a stack, root first.
     fn steps(&self, id: StackId, path: &mut Vec<Step>) {
-        let note = |note: Note| (Key::Note(note as u8), false);
         let Some(stack) = self.model.names.stacks.get(&id) else {
             let evicted = id == EVICTED || self.model.names.was_purged(id);
-            path.push(note(if evicted { Note::Evicted } else { Note::StackLost }));
+            path.push(Step::note(if evicted { Note::Evicted } else { Note::StackLost }));
             return;
         };
-        path.extend(Note::of(stack.end).map(note));
+        path.extend(Note::of(stack.end).map(Step::note));
         for &frame in &stack.frames {
             self.frame_steps(frame, path);
         }
         // The source wrote a note of its own: one is enough.
-        if matches!(path.first(), Some((Key::Note(_), _))) && path[1..].iter().any(|step| self.is_note(step.0)) {
+        if path.first().is_some_and(|step| matches!(step.key, Key::Note(_)))
+            && path[1..].iter().any(|step| self.is_note(step.key))
+        {
             path.remove(0);
         }
     }
@@ -259,30 +311,31 @@ impl<'a> Builder<'a> {
 
     fn frame_steps(&self, frame: FrameId, path: &mut Vec<Step>) {
         let labels = &self.model.labels;
-        let Some(of) = labels.of(frame) else {
-            path.push((Key::Note(Note::FrameLost as u8), false));
-            return;
-        };
+        let Some(of) = labels.of(frame) else { return path.push(Step::note(Note::FrameLost)) };
         let label = |id: u32| {
             let label = labels.get(id);
             // What the source says in the same words as we is the same node.
             let note = label.filter(|label| label.kind == FrameKind::Note).and_then(|label| Note::named(&label.name));
             note.map_or(Key::Label(label.map_or(frame, |label| label.first), id), |note| Key::Note(note as u8))
         };
-        let kernel = of.kernel;
+        let step = |nth: usize, key: Key| Step { key, kernel: of.kernel, place: (frame, clamp(nth)) };
+        let named = match self.query.merge {
+            Merge::Line if !of.lines.is_empty() => &of.lines,
+            _ => &of.functions,
+        };
         match self.query.merge {
             Merge::Module => {
                 let key = label(of.module);
-                if path.last().is_none_or(|(last, _)| *last != key) {
-                    path.push((key, kernel));
+                if path.last().is_none_or(|last| last.key != key) {
+                    path.push(step(0, key));
                 }
             }
-            Merge::Function if !of.functions.is_empty() => {
-                path.extend(of.functions.iter().map(|&id| (label(id), kernel)));
+            Merge::Function | Merge::Line if !named.is_empty() => {
+                path.extend(named.iter().enumerate().map(|(nth, &id)| step(nth, label(id))));
             }
-            Merge::Function | Merge::Address => {
+            Merge::Function | Merge::Line | Merge::Address => {
                 let steps = of.functions.len().max(1);
-                path.extend((0..steps).map(|nth| (Key::Frame(frame, clamp(nth)), kernel)));
+                path.extend((0..steps).map(|nth| step(nth, Key::Frame(frame, clamp(nth)))));
             }
         }
     }
@@ -304,6 +357,28 @@ impl<'a> Builder<'a> {
         }
         let TreeQuery { process, lens, .. } = *self.query;
         CallTree { nodes, complete_weight: self.complete, span_ns, process, lens }
+    }
+}
+
+impl Probe {
+    /// Adds the weight of a stack that passes through the node. Its path begins below a node of that id and depth.
+    fn look(&mut self, base: u64, depth: u16, path: &[Step], weight: u64) {
+        let depth = usize::from(depth);
+        if self.path.get(depth) != Some(&base) {
+            return;
+        }
+        let Some(below) = self.path.get(depth + 1..) else { return };
+        let mut id = base;
+        for (nth, (step, wanted)) in path.iter().zip(below).enumerate() {
+            id = mix(id, step.key.number());
+            if id != *wanted {
+                return;
+            }
+            if nth + 1 == below.len() {
+                let found = self.found.entry(step.place).or_default();
+                *found = found.saturating_add(weight);
+            }
+        }
     }
 }
 
@@ -340,6 +415,7 @@ impl<'a> Namer<'a> {
             state: node.state,
             parent: node.parent,
             depth: node.depth,
+            code: node.key.code(),
             self_weight: node.weight,
             total_weight: node.weight,
             count: node.count,

@@ -6,15 +6,15 @@ mod tests;
 
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::build::{Builder, Note, Place};
 use super::group::{StackSums, add_stack};
 use super::history::{LensCode, ON_CPU, blocked_code};
-use super::names::display;
+use super::names::{FrameLabels, display};
 use super::window::Window;
 use super::{Model, is_idle_wait};
-use crate::tick::{FrameKind, ProcessKey, StackEnd, StackId, State, StateNs};
+use crate::tick::{Frame, FrameId, FrameKind, Line, ProcessKey, StackEnd, StackId, State, StateNs};
 
 /// Which stacks a tree is made of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -36,6 +36,8 @@ pub enum Merge {
     /// Frames of one function are one node.
     #[default]
     Function,
+    /// Frames on one line of source code are one node; where no line is known, those of one function.
+    Line,
     /// Neighbouring frames of one module are one node.
     Module,
     /// Each address its own.
@@ -59,6 +61,18 @@ pub struct TreeQuery {
     pub hide_idle: bool,
 }
 
+/// The code that a node stands for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Code {
+    /// None: the root, a command, a state, a note.
+    #[default]
+    None,
+    /// All frames of a label: a function, a line, a module.
+    Label(u32),
+    /// One frame.
+    Frame(FrameId),
+}
+
 /// A node of a [`CallTree`].
 #[derive(Clone, Debug)]
 pub struct TreeNode {
@@ -74,6 +88,8 @@ pub struct TreeNode {
     pub parent: u32,
     /// Steps from the root.
     pub depth: u16,
+    /// Which code: what [`Model::plain_frames`] takes.
+    pub code: Code,
     /// Weight that ended here.
     pub self_weight: u64,
     /// Weight that passed through or ended here.
@@ -131,6 +147,35 @@ impl Model {
         let range = self.history.resolve(query.window);
         let span_ns = range.map_or(self.observed_ns, |range| self.history.len_ns(range));
         builder.finish(span_ns)
+    }
+
+    /// Frames in files behind these nodes whose details nobody told yet.
+    pub fn plain_frames(&self, nodes: impl Iterator<Item = Code>) -> Vec<(FrameId, Frame)> {
+        let nodes: FxHashSet<Code> = nodes.filter(|code| *code != Code::None).collect();
+        if nodes.is_empty() {
+            return Vec::new();
+        }
+        let labels = |of: &FrameLabels| of.functions.iter().any(|&label| nodes.contains(&Code::Label(label)));
+        let wanted = |id: &FrameId| nodes.contains(&Code::Frame(*id)) || self.labels.of(*id).is_some_and(labels);
+        self.names.plain().filter(wanted).filter_map(|id| Some((id, *self.names.frames.get(&id)?))).collect()
+    }
+
+    /// Where the weight of a node lies: its lines, the heaviest first, and without one what no line is known of. `path`
+    /// are the ids from the root down to it.
+    pub fn places(&self, query: &TreeQuery, path: &[u64]) -> Vec<(Option<Line>, u64)> {
+        let mut builder = Builder::probe(self, query, path);
+        for owner in self.owners(query) {
+            builder.owner(&owner);
+        }
+        let mut places: FxHashMap<Option<&Line>, u64> = FxHashMap::default();
+        for ((frame, nth), weight) in builder.found() {
+            let line = self.names.details.get(&frame).and_then(|detail| detail.line_in(nth.into()));
+            let sum = places.entry(line).or_default();
+            *sum = sum.saturating_add(weight);
+        }
+        let mut places: Vec<_> = places.into_iter().map(|(line, weight)| (line.cloned(), weight)).collect();
+        places.sort_by(|(line, weight), (other, least)| least.cmp(weight).then_with(|| order(line).cmp(&order(other))));
+        places
     }
 
     /// Why on-CPU stacks of a process are not complete, with how many samples each cost since we first saw it; the most
@@ -266,6 +311,10 @@ impl Builder<'_> {
         let stacks = if sum > exact { scaled(stacks, exact) } else { stacks.to_vec() };
         stacks.iter().for_each(|stack| self.stack(node, stack, Some(state)));
     }
+}
+
+fn order(line: &Option<Line>) -> Option<(&str, u32)> {
+    line.as_ref().map(|line| (line.file.as_str(), line.number))
 }
 
 /// What one stack weighs.

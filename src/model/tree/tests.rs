@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::story::{MS, SECOND, facts, model, names, process, thread, tick, weight};
-use crate::tick::{FrameId, Lens, Names, Stack, StackEnd, Symbol, Tick};
+use crate::tick::{Detail, FrameId, Inlined, Lens, Line, Names, Stack, StackEnd, Symbol, Tick};
 
 /// The tree as lines: two spaces per step, name, self/total.
 fn draw(tree: &CallTree) -> String {
@@ -196,4 +196,94 @@ fn proportions_sum_exactly() {
         assert_eq!(out.iter().map(|stack| u128::from(stack.weight)).sum::<u128>(), exact.into(), "{weights:?}");
     }
     assert_eq!(scaled(&weighed(&[0, 0]), 5).iter().map(|stack| stack.weight).sum::<u64>(), 0);
+}
+
+/// `main` calls `a` at line 3, where `inner` was inlined, and at line 5; what `b` does is not known by line.
+fn lines() -> Model {
+    let mut model = model();
+    let functions = ["main", "a", "a", "b"];
+    let mut tick = tick(0);
+    tick.processes = vec![facts(7, "app")];
+    tick.threads = vec![thread(7, 7, &[(State::User, 9 * MS)])];
+    tick.names = names(&functions, &[]);
+    let stack = |last| Stack { frames: vec![FrameId(0), FrameId(last)], end: StackEnd::Complete };
+    tick.names.stacks = (1..4).map(|last| (StackId(last), stack(last))).collect();
+    tick.stacks = vec![weight(7, Lens::OnCpu, 1, 2), weight(7, Lens::OnCpu, 2, 5), weight(7, Lens::OnCpu, 3, 1)];
+    model.apply(tick);
+    model
+}
+
+fn line(number: u32) -> Option<Line> {
+    Some(Line { file: "/src/app.c".into(), number })
+}
+
+fn tell(model: &mut Model) {
+    let inlined = vec![Inlined { function: "inner".into(), call: line(3) }];
+    let details = [
+        Detail { line: line(40), ..Detail::default() },
+        Detail { inlined, line: line(11), ..Detail::default() },
+        Detail { line: line(5), ..Detail::default() },
+    ];
+    let details = (0..).map(FrameId).zip(details).collect();
+    model.learn(Names { details, ..Names::default() });
+}
+
+#[test]
+fn details_are_wanted_of_what_stands_behind_a_node_until_they_are_told() {
+    let mut model = lines();
+    let wanted = |model: &Model, name: &str| {
+        let tree = model.tree(&query(TreeLens::OnCpu));
+        let nodes = tree.nodes.iter().filter(|node| &*node.name == name).map(|node| node.code);
+        let mut ids: Vec<u32> = model.plain_frames(nodes).into_iter().map(|(id, _)| id.0).collect();
+        ids.sort_unstable();
+        ids
+    };
+    assert_eq!(wanted(&model, "a"), [1, 2], "both addresses of the function");
+    assert_eq!(wanted(&model, "app"), Vec::<u32>::new(), "the root is no code");
+    tell(&mut model);
+    assert_eq!(wanted(&model, "a"), Vec::<u32>::new());
+    assert_eq!(wanted(&model, "b"), [3]);
+}
+
+#[test]
+fn inlined_functions_are_frames_and_lines_can_be_told_apart() {
+    let mut model = lines();
+    let by = |model: &Model, merge| draw(&model.tree(&TreeQuery { merge, ..query(TreeLens::OnCpu) }));
+    assert_eq!(by(&model, Merge::Line), by(&model, Merge::Function), "nothing is known of lines");
+    tell(&mut model);
+    let functions = "app 0/8\n  main 0/8\n    a 5/7\n      inner 2/2\n    b 1/1\n";
+    assert_eq!(by(&model, Merge::Function), functions);
+    let lines =
+        "app 0/8\n  main app.c:40 0/8\n    a app.c:3 0/2\n      inner app.c:11 2/2\n    a app.c:5 5/5\n    b 1/1\n";
+    assert_eq!(by(&model, Merge::Line), lines);
+}
+
+#[test]
+fn the_lines_of_a_node_add_up_to_its_weight() {
+    let mut model = lines();
+    tell(&mut model);
+    for inverted in [false, true] {
+        let query = TreeQuery { inverted, ..query(TreeLens::OnCpu) };
+        let tree = model.tree(&query);
+        for (at, node) in tree.nodes.iter().enumerate().skip(1) {
+            let mut path = vec![node.id];
+            let mut up = at;
+            while up > 0 {
+                up = tree.nodes[up].parent as usize;
+                path.insert(0, tree.nodes[up].id);
+            }
+            let places = model.places(&query, &path);
+            assert_eq!(places.iter().map(|(_, weight)| weight).sum::<u64>(), node.total_weight, "{}", node.name);
+            match (&*node.name, inverted) {
+                ("a", false) => assert_eq!(places, [(line(5), 5), (line(3), 2)]),
+                ("inner", _) => assert_eq!(places, [(line(11), 2)]),
+                ("b", _) => assert_eq!(places, [(None, 1)]),
+                _ => {}
+            }
+        }
+    }
+    assert!(
+        model.places(&query(TreeLens::OnCpu), &[1, 2, 3]).is_empty()
+            && model.places(&query(TreeLens::OnCpu), &[]).is_empty()
+    );
 }

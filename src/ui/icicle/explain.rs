@@ -7,6 +7,7 @@ use ratatui::text::Span;
 use super::label;
 use super::view::{Icicle, Under};
 use crate::model::{Merge, TreeLens, TreeNode, Window};
+use crate::tick::Line;
 use crate::ui::theme::Theme;
 use crate::ui::{draw, format};
 
@@ -57,6 +58,9 @@ fn head<'a>(icicle: &'a Icicle, theme: &Theme) -> Vec<Span<'a>> {
     if query.hide_idle && query.lens != TreeLens::OnCpu {
         view += ", idle waits hidden";
     }
+    if icicle.is_short() {
+        view += ", short names";
+    }
     if icicle.of_all() {
         view += ", % of all";
     }
@@ -94,6 +98,7 @@ fn merge_name(merge: Merge) -> &'static str {
     match merge {
         Merge::Function => "function",
         Merge::Module => "module",
+        Merge::Line => "line",
         Merge::Address => "address",
     }
 }
@@ -147,12 +152,41 @@ pub fn under(icicle: &Icicle, theme: &Theme, area: Rect, buf: &mut Buffer) {
         return;
     }
     let width = area.width.saturating_sub(1);
-    draw::put(buf, area.x + 1, area.y, &name, width, theme.header());
+    let x = draw::put(buf, area.x + 1, area.y, &name, width, theme.header());
+    let room = area.right().saturating_sub(x + 3);
+    draw::put(buf, x + 3, area.y, &places(icicle.places(), room.into()), room, theme.text());
     let line = draw::line(area, 1);
     if line.height > 0 {
         draw::put(buf, line.x + 1, line.y, &numbers, width, theme.text());
     }
 }
+
+/// `src/sort.c:2214`, `sort.c:2214 61 %, sort.c:2220 22 %, 3 more`: lines of source code, as many as fit.
+fn places(places: &[(Option<Line>, u64)], room: usize) -> String {
+    let all = places.iter().fold(0u64, |sum, (_, weight)| sum.saturating_add(*weight));
+    let known: Vec<(&Line, u64)> = places.iter().filter_map(|(line, weight)| Some((line.as_ref()?, *weight))).collect();
+    let fits = |text: &String| format::width(text) <= room;
+    let base = |line: &Line| format!("{}:{}", line.file.rsplit('/').next().unwrap_or_default(), line.number);
+    if let [(line, weight)] = known.as_slice()
+        && *weight == all
+    {
+        let whole = format::clean(&format!("{}:{}", line.file, line.number)).into_owned();
+        return Some(whole).filter(fits).unwrap_or_else(|| format::fit(&base(line), room));
+    }
+    let shown = |count: usize| {
+        let share = |weight: u64| format::percent(weight as f64 / all.max(1) as f64);
+        let piece = |(line, weight): &(&Line, u64)| format!("{} {} %", base(line), share(*weight));
+        let mut pieces: Vec<String> = known.iter().take(count).map(piece).collect();
+        if known.len() > count {
+            pieces.push(format!("{} more", format::grouped((known.len() - count) as u64)));
+        }
+        format::clean(&pieces.join(", ")).into_owned()
+    };
+    (1..=known.len().min(MOST_PLACES)).rev().map(shown).find(fits).unwrap_or_default()
+}
+
+/// Lines of one frame that are listed at most.
+const MOST_PLACES: usize = 8;
 
 /// On one line the numbers come whole, the name gets the rest, but at least a third.
 fn name_room(width: u16, numbers: &str) -> u16 {
@@ -214,4 +248,25 @@ fn small(icicle: &Icicle, node: &TreeNode, frames: u32, weight: u64) -> (String,
 fn gone(icicle: &Icicle, node: &TreeNode) -> String {
     let window = window_name(icicle.query().window);
     format!("not seen {window}; when last seen it had {}", weight(icicle, node))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_lines_as_fit() {
+        let at = |number, weight| (Some(Line { file: "/src/a/sort.c".into(), number }), weight);
+        let one = [at(7, 4)];
+        assert_eq!(places(&one, 80), "/src/a/sort.c:7");
+        assert_eq!(places(&one, 10), "sort.c:7");
+        assert_eq!(places(&one, 4), "sor…");
+        let some = [at(7, 6), at(9, 2), (None, 1), at(8, 1)];
+        assert_eq!(places(&some, 80), "sort.c:7 60.0 %, sort.c:9 20.0 %, sort.c:8 10.0 %");
+        assert_eq!(places(&some, 40), "sort.c:7 60.0 %, sort.c:9 20.0 %, 1 more");
+        assert_eq!(places(&some, 30), "sort.c:7 60.0 %, 2 more");
+        assert_eq!(places(&some, 10), "");
+        assert_eq!(places(&[(None, 5)], 80), "");
+        assert_eq!(places(&[(Some(Line { file: "\x1b[2J".into(), number: 1 }), 5)], 80), "^[[2J:1");
+    }
 }

@@ -199,6 +199,7 @@ fn children<'a>(tree: &'a CallTree, node: &'a TreeNode) -> impl Iterator<Item = 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::model::Code;
     use crate::tick::FrameKind;
 
     /// A tree from (parent, name, self weight), the root first; totals are summed.
@@ -214,6 +215,7 @@ pub(super) mod tests {
                 state: None,
                 parent,
                 depth,
+                code: Code::None,
                 self_weight: weight,
                 total_weight: weight,
                 count: weight,

@@ -7,7 +7,7 @@ use ratatui::layout::Rect;
 use super::explain::lens_at;
 use super::{Icicle, Under, draw, parts};
 use crate::model::{Model, TreeLens, TreeNode, folded};
-use crate::tick::ProcessKey;
+use crate::tick::{Frame, FrameId, ProcessKey};
 use crate::ui::{Action, Answer, Choices, Command, Context, Outcome, Pane, Query, Theme, Wants, format};
 
 /// Rows that one turn of the wheel scrolls.
@@ -99,6 +99,7 @@ impl Pane for IciclePane {
             _ => return Outcome::Ignored,
         }
         self.icicle.refresh(model);
+        self.icicle.find_places(model);
         Outcome::Done
     }
 
@@ -122,6 +123,10 @@ impl Pane for IciclePane {
         if let Some(node) = chosen {
             self.icicle.zoom_into(node);
         }
+    }
+
+    fn plain_frames(&mut self, model: &Model) -> Vec<(FrameId, Frame)> {
+        self.icicle.plain_frames(model)
     }
 
     /// The line that a folded file has for the frame.
@@ -155,11 +160,13 @@ impl Pane for IciclePane {
             }
             _ => return Outcome::Ignored,
         }
+        self.icicle.find_places(model);
         Outcome::Done
     }
 
     fn tick(&mut self, model: &Model, _hold: bool) {
         self.icicle.refresh(model);
+        self.icicle.find_places(model);
     }
 
     fn layout(&mut self, area: Rect, _model: &Model) {

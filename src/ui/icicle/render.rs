@@ -228,7 +228,8 @@ impl Painter<'_> {
         if let What::Small { frames, .. } = cell.what {
             return label::fold(frames, width);
         }
-        let name = label::frame(&node.name, node.kind, width);
+        let brief = self.icicle.is_short().then(|| label::brief(&node.name));
+        let name = label::frame(brief.as_deref().unwrap_or(&node.name), node.kind, width);
         let mut text = name;
         if let Some(state) = self.new_state(node)
             && format::width(&text) + state.len() + 3 <= width

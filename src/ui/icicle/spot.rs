@@ -60,6 +60,11 @@ impl Spot {
         Found::Here(at)
     }
 
+    /// Ids from the root down to it.
+    pub fn ids(&self) -> &[u64] {
+        &self.ids
+    }
+
     /// Frames above it.
     pub fn depth(&self) -> usize {
         self.ids.len().saturating_sub(1)

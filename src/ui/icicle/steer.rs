@@ -29,6 +29,7 @@ impl Icicle {
             Command::NextMatch => self.next_match(true),
             Command::PrevMatch => self.next_match(false),
             Command::PercentBasis => self.of_all = !self.of_all,
+            Command::LongNames => self.short = !self.short,
             _ => return self.change_query(command),
         }
         true
@@ -120,12 +121,12 @@ impl Icicle {
     fn follow(&mut self) {
         let Some((row, _)) = self.cursor_cell() else { return };
         let rows = usize::from(self.size.1).max(1);
-        self.scroll = self.scroll.clamp((row + 1).saturating_sub(rows), row);
+        self.scroll_to(self.scroll.clamp((row + 1).saturating_sub(rows), row));
     }
 
     /// Scrolls by rows, the cursor stays where it is.
     pub fn scroll_by(&mut self, rows: isize) {
-        self.scroll = self.scroll.saturating_add_signed(rows).min(self.last_scroll());
+        self.scroll_to(self.scroll.saturating_add_signed(rows).min(self.last_scroll()));
     }
 
     /// A press at a character of the drawn rows: selects what is there. `true` if it was selected already.
@@ -242,7 +243,8 @@ fn next_lens(lens: TreeLens) -> TreeLens {
 
 fn next_merge(merge: Merge) -> Merge {
     match merge {
-        Merge::Function => Merge::Module,
+        Merge::Function => Merge::Line,
+        Merge::Line => Merge::Module,
         Merge::Module => Merge::Address,
         Merge::Address => Merge::Function,
     }

@@ -9,7 +9,7 @@ use super::layout::{Cell, Layout, What, layout};
 use super::search::{Hits, Pattern};
 use super::spot::{Found, Spot};
 use crate::model::{CallTree, Merge, Model, TreeLens, TreeNode, TreeQuery, Window};
-use crate::tick::{ProcessKey, Session};
+use crate::tick::{Frame, FrameId, Line, ProcessKey, Session};
 
 /// Deeper rows than this are not drawn; the kernel's own limit of a stack is far below.
 pub(super) const MAX_ROWS: usize = 1024;
@@ -30,6 +30,13 @@ pub struct Icicle {
     pub(super) search: Option<(Pattern, Hits)>,
     pub(super) of_all: bool,
     pub(super) kept: FxHashMap<Shape, (Vec<Spot>, Spot)>,
+    /// Names without arguments.
+    pub(super) short: bool,
+    /// Lines of the frame under the cursor, the heaviest first, and for what they were found.
+    places: Vec<(Option<Line>, u64)>,
+    placed: Option<(u64, u64, TreeQuery, Spot)>,
+    /// What is on the screen has changed since it was asked for details.
+    is_new: bool,
     off: Option<String>,
     ran_ns: u64,
 }
@@ -156,6 +163,42 @@ impl Icicle {
         self.ran_ns
     }
 
+    /// Finds the lines of the frame under the cursor, if that has changed.
+    pub fn find_places(&mut self, model: &Model) {
+        let wanted = (model.ticks(), model.names_version(), self.query, self.cursor.clone());
+        if self.placed.as_ref() != Some(&wanted) {
+            self.places = model.places(&self.query, self.cursor.ids());
+            self.placed = Some(wanted);
+        }
+    }
+
+    /// Lines of the frame under the cursor with their weights, the heaviest first; `None` for what no line is known of.
+    pub fn places(&self) -> &[(Option<Line>, u64)] {
+        &self.places
+    }
+
+    /// Frames on the screen of which no details are known; empty if the screen is the one that was last asked for.
+    pub fn plain_frames(&mut self, model: &Model) -> Vec<(FrameId, Frame)> {
+        if !std::mem::take(&mut self.is_new) {
+            return Vec::new();
+        }
+        let rows = self.layout.rows.iter().skip(self.scroll).take(self.size.1.into());
+        let cells = rows.flatten().filter(|cell| matches!(cell.what, What::Frame(_)));
+        let nodes = cells.filter_map(|cell| self.tree.nodes.get(cell.node() as usize));
+        model.plain_frames(nodes.map(|node| node.code))
+    }
+
+    /// Other rows are on the screen.
+    pub(super) fn scroll_to(&mut self, row: usize) {
+        self.is_new |= self.scroll != row;
+        self.scroll = row;
+    }
+
+    /// Names are drawn without arguments.
+    pub fn is_short(&self) -> bool {
+        self.short
+    }
+
     /// Why there is nothing of this lens on this machine, if it is off.
     pub fn off(&self) -> Option<&str> {
         self.off.as_deref()
@@ -186,6 +229,7 @@ impl Icicle {
             }
         };
         self.remember();
+        self.is_new = true;
         self.scroll = self.scroll.min(self.last_scroll());
     }
 
