@@ -1,6 +1,17 @@
 //! Tables for walking user stacks without frame pointers: what `.eh_frame` says of each instruction, in a form that the
 //! kernel side searches in a microsecond (`src/bpf/unwind.h` has its shape). Nothing here needs root.
 
+mod arch;
+mod bytes;
+mod cfi;
+mod image;
+mod index;
 mod rule;
+mod rules;
+mod table;
 
+pub use bytes::ReadAt;
+pub use image::NoTable;
 pub use rule::{Cfa, FoundBy, Fp, PageEntry, Row, Rule, Stop, shape};
+pub use rules::Rules;
+pub use table::{Extent, Table, Window};
