@@ -44,6 +44,8 @@ struct Counts {
     fp_lost: u64,
     mismatches: Vec<String>,
     odd: BTreeMap<String, u64>,
+    /// Call frame information that gimli refuses.
+    broken: BTreeMap<String, u64>,
     build: Duration,
 }
 
@@ -132,10 +134,13 @@ impl Both<'_> {
         if let Some(fde) = fde.as_ref().filter(|fde| fde.contains(address)) {
             let mut context = std::mem::take(&mut self.context);
             let section = self.section;
-            let row = fde.unwind_info_for_address(&section, &self.bases, &mut context, address).expect("a row");
-            let want = by_row(row, &section, address);
-            let row = row.clone();
-            self.compare(address, want, || form(&row, &section));
+            match fde.unwind_info_for_address(&section, &self.bases, &mut context, address).cloned() {
+                Ok(row) => self.compare(address, by_row(&row, &section, address), || form(&row, &section)),
+                Err(error) => {
+                    *self.counts.broken.entry(format!("{}: {error}", self.path.display())).or_default() += 1;
+                    self.compare(address, Step::Unsupported, || "nothing".to_owned());
+                }
+            }
             self.context = context;
             let offset = self.elf.offset_of(address).expect("code is in the file");
             if self.counts.pcs % 64 == 0 {
@@ -311,6 +316,9 @@ fn tables_say_what_call_frame_information_says() {
     odd.sort_by(|a, b| b.1.cmp(a.1));
     for (form, count) in odd.iter().take(40) {
         println!("{count:8} {form}");
+    }
+    for (why, count) in counts.broken.iter().take(40) {
+        println!("{count:8} {why}");
     }
     assert!(counts.mismatches.is_empty(), "{:#?}", &counts.mismatches[..counts.mismatches.len().min(20)]);
     assert!(pcs > 1000 && files > 20, "too little was compared");

@@ -8,10 +8,15 @@ mod image;
 mod index;
 mod rule;
 mod rules;
+mod space;
+mod store;
+#[cfg(test)]
+mod store_test;
 mod table;
 
 pub use bytes::ReadAt;
 pub use image::NoTable;
 pub use rule::{Cfa, FoundBy, Fp, PageEntry, Row, Rule, Stop, shape};
 pub use rules::Rules;
+pub use store::{FileEntry, FileId, FileKey, Fill, Maps, Now, Refused, Store};
 pub use table::{Extent, Table, Window};
