@@ -8,7 +8,7 @@
  * Text is cut into pages of 1 KiB and windows of 64 pages. A window is filled as a whole and lies in one chunk of rows,
  * so windows of a file come in any order (the one that is missed, first) and none needs its neighbours.
  *
- * A window has 65 page entries: 64 pages and where the last one ends. So with `page = (offset - first) >> 10`, the rows
+ * A window has 65 page entries: 64 pages and where the last one ends, which is in the same chunk. So with `page = (offset - first) >> 10`, the rows
  * of a page are those from entry `i = page_base + page + (page >> 6)` up to entry `i + 1`. The first row of a page has pc
  * offset 0: it says what is in force there. The rule for a pc is that of the last row whose pc offset is not above its.
  */
@@ -72,7 +72,9 @@ enum unwind_cfa {
 	UNWIND_CFA_REG = 8,	    /* register (cfa_off & 0xff) + (cfa_off >> 8); of the innermost frame only */
 	UNWIND_CFA_RA_REG = 9,	    /* SP + (cfa_off >> 8), pc is in register (cfa_off & 0xff); of the innermost frame only */
 	UNWIND_CFA_UNSUPPORTED = 10, /* a rule that none of these can say: stop */
-	UNWIND_CFA_KINDS = 11,
+	UNWIND_CFA_SP_INDEX_DEREF = 11, /* *(SP + (cfa_off >> 8 & 0xff) + 8 * register (cfa_off & 0xff)) + (cfa_off >> 16); of the
+					 * innermost frame only (big-number arithmetic of libcrypto) */
+	UNWIND_CFA_KINDS = 12,
 };
 
 /* Where the caller's frame pointer is. */

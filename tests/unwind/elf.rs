@@ -4,8 +4,9 @@ use std::ops::Range;
 
 /// An x86-64 program or library with call frame information.
 pub struct Elf<'bytes> {
-    pub eh_frame: &'bytes [u8],
-    pub eh_frame_address: u64,
+    /// Content and address.
+    pub eh_frame: (&'bytes [u8], u64),
+    pub eh_frame_hdr: Option<(&'bytes [u8], u64)>,
     /// Executable segments: (addresses, offset of the first).
     pub code: Vec<(Range<u64>, u64)>,
     pub entry: u64,
@@ -30,15 +31,18 @@ impl<'bytes> Elf<'bytes> {
         let section = |index: usize| bytes.get(sections + 64 * index..sections + 64 * (index + 1));
         let names = number(section(names)?, 24, 8)? as usize;
         let count = number(bytes, 60, 2)? as usize;
-        let eh_frame = (0..count).filter_map(section).find(|header| {
-            let name = number(header, 0, 4).map(|name| names + name as usize);
-            name.and_then(|at| bytes.get(at..at + 10)) == Some(b".eh_frame\0")
-                && number(header, 4, 4) != Some(SHT_NOBITS)
-        })?;
-        let (address, offset, length) = (number(eh_frame, 16, 8)?, number(eh_frame, 24, 8)?, number(eh_frame, 32, 8)?);
+        let named = |wanted: &[u8]| -> Option<(&'bytes [u8], u64)> {
+            let header = (0..count).filter_map(section).find(|header| {
+                let name = number(header, 0, 4).map(|name| names + name as usize);
+                name.and_then(|at| bytes.get(at..at + wanted.len())) == Some(wanted)
+                    && number(header, 4, 4) != Some(SHT_NOBITS)
+            })?;
+            let (address, offset, length) = (number(header, 16, 8)?, number(header, 24, 8)?, number(header, 32, 8)?);
+            Some((bytes.get(offset as usize..(offset + length) as usize)?, address))
+        };
         Some(Elf {
-            eh_frame: bytes.get(offset as usize..(offset + length) as usize).filter(|bytes| !bytes.is_empty())?,
-            eh_frame_address: address,
+            eh_frame: named(b".eh_frame\0").filter(|(bytes, _)| !bytes.is_empty())?,
+            eh_frame_hdr: named(b".eh_frame_hdr\0"),
             code: code(bytes)?,
             entry: number(bytes, 24, 8)?,
         })

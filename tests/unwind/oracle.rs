@@ -53,6 +53,9 @@ pub fn by_rule(rule: Rule, pc: u64) -> Step {
         Cfa::Plt(from) => sp + 8 + if pc & 15 >= u64::from(from) { 8 } else { 0 },
         Cfa::SpDeref { at, add: more } => add(memory(add(sp, at.into())), more.into()),
         Cfa::FpDeref { at, add: more } => add(memory(add(fp, at.into())), more.into()),
+        Cfa::SpIndexDeref { register: number, at, add: more } => {
+            add(memory(sp + u64::from(at) + 8 * register(number.into(), pc)), more.into())
+        }
         Cfa::Register { register: number, offset } => add(register(number.into(), pc), offset),
         Cfa::PcInRegister { register: number, offset } => {
             return_pc = Some(register(number.into(), pc));

@@ -123,7 +123,7 @@ fn of_expression<R: Reader<Offset = u64>>(operations: &[Operation<R>]) -> Cfa {
         [RegisterOffset { register, offset, .. }, Deref { size: 8, space: false, .. }, PlusConstant { value }] => {
             dereferenced(*register, *offset, *value)
         }
-        _ => linkage_table(operations).unwrap_or(Cfa::Unsupported),
+        _ => linkage_table(operations).or_else(|| indexed(operations)).unwrap_or(Cfa::Unsupported),
     }
 }
 
@@ -153,6 +153,25 @@ fn linkage_table<R: Reader<Offset = u64>>(operations: &[Operation<R>]) -> Option
         return None;
     };
     u8::try_from(*from).ok().filter(|&from| from < 16).map(Cfa::Plt)
+}
+
+/// What the authors of big-number arithmetic write: `*(rsp + at + 8 * register) + add`.
+fn indexed<R: Reader<Offset = u64>>(operations: &[Operation<R>]) -> Option<Cfa> {
+    use Operation::{Deref, Mul, Plus, PlusConstant, RegisterOffset, UnsignedConstant as Number};
+    let [
+        RegisterOffset { register: SP, offset, .. },
+        RegisterOffset { register: Register(register @ 0..=LAST), offset: 0, .. },
+        Number { value: 8 },
+        Mul,
+        Plus,
+        Deref { size: 8, space: false, .. },
+        PlusConstant { value },
+    ] = operations
+    else {
+        return None;
+    };
+    let (at, add) = (u8::try_from(*offset).ok()?, i16::try_from(*value).ok()?);
+    Some(Cfa::SpIndexDeref { register: *register as u8, at, add })
 }
 
 fn fp<R: Reader<Offset = u64>>(rule: Option<RegisterRule<u64>>, section: &EhFrame<R>) -> Fp {

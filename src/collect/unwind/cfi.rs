@@ -122,6 +122,10 @@ impl<'pager> Evaluator<'pager> {
         if start != entry.start {
             return part.put(entry.start, next, Rule::UNSUPPORTED);
         }
+        if length == 0 {
+            // The linker folded it, or lost its length: nothing is known, not even what is before it.
+            return part.put(start, next, Rule::NONE);
+        }
         if part.entry.is_some_and(|program| (start..end).contains(&program)) {
             part.put(start, end, Rule::END);
         } else {

@@ -9,6 +9,7 @@ mod index;
 mod rule;
 mod rules;
 mod space;
+mod step;
 mod store;
 #[cfg(test)]
 mod store_test;
@@ -18,5 +19,6 @@ pub use bytes::ReadAt;
 pub use image::NoTable;
 pub use rule::{Cfa, FoundBy, Fp, PageEntry, Row, Rule, Stop, shape};
 pub use rules::Rules;
+pub use step::{Code, Frame, Place, Registers, Stack, walk};
 pub use store::{FileEntry, FileId, FileKey, Fill, Maps, Now, Refused, Store};
 pub use table::{Extent, Table, Window};

@@ -78,6 +78,15 @@ pub enum Cfa {
         /// Bytes above SP.
         offset: i32,
     },
+    /// `*(SP + at + 8 * register) + add`; known in the innermost frame only.
+    SpIndexDeref {
+        /// Its number.
+        register: u8,
+        /// Bytes above SP.
+        at: u8,
+        /// Bytes above what lies there.
+        add: i16,
+    },
     /// Something that none of these can say.
     Unsupported,
 }
@@ -131,6 +140,10 @@ impl Rule {
             Cfa::Signal(offset) => (7, offset),
             Cfa::Register { register, offset } if OFFSET_24.contains(&offset) => (8, with(register, offset)),
             Cfa::PcInRegister { register, offset } if OFFSET_24.contains(&offset) => (9, with(register, offset)),
+            Cfa::SpIndexDeref { register, at, add } => {
+                let [first, second] = add.to_le_bytes();
+                (11, i32::from_le_bytes([register, at, first, second]))
+            }
             Cfa::Unsupported | Cfa::Register { .. } | Cfa::PcInRegister { .. } => (10, 0),
         };
         let (fp, fp_off) = match self.fp {
@@ -162,6 +175,7 @@ impl Rule {
             7 => Cfa::Signal(cfa_off),
             8 => Cfa::Register { register, offset },
             9 => Cfa::PcInRegister { register, offset },
+            11 => Cfa::SpIndexDeref { register, at: d, add },
             _ => return Rule::UNSUPPORTED,
         };
         let fp = match fp {
@@ -336,7 +350,7 @@ mod tests {
         }
     }
 
-    const CFAS: [(&str, Cfa); 11] = [
+    const CFAS: [(&str, Cfa); 12] = [
         ("NONE", Cfa::None),
         ("END", Cfa::End),
         ("SP", Cfa::Sp(-16)),
@@ -348,6 +362,7 @@ mod tests {
         ("REG", Cfa::Register { register: 10, offset: -(1 << 23) }),
         ("RA_REG", Cfa::PcInRegister { register: 5, offset: (1 << 23) - 1 }),
         ("UNSUPPORTED", Cfa::Unsupported),
+        ("SP_INDEX_DEREF", Cfa::SpIndexDeref { register: 9, at: 255, add: -8 }),
     ];
     const FPS: [(&str, Fp); 5] = [
         ("SAME", Fp::Same),

@@ -331,9 +331,9 @@ impl<M: Maps> Store<M> {
         if self.chunks >= self.most_chunks {
             return Ok(None);
         }
-        // A page entry whose chunk and row are all ones would be none at all; there are not so many chunks.
         self.maps.add_chunk(self.chunks)?;
-        self.rows.give(Run { start: self.chunks * shape::CHUNK_ROWS, length: shape::CHUNK_ROWS });
+        // But for the last row: so the end of a window is a place in the same chunk, too.
+        self.rows.give(Run { start: self.chunks * shape::CHUNK_ROWS, length: shape::CHUNK_ROWS - 1 });
         self.chunks += 1;
         self.filled.bytes += u64::from(shape::CHUNK_ROWS) * size_of::<Row>() as u64;
         Ok(self.rows.take(length))

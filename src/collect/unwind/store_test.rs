@@ -268,6 +268,23 @@ fn who_is_not_used_goes_and_rests() {
 }
 
 #[test]
+fn the_end_of_a_window_is_in_its_chunk() {
+    let (mut store, memory) = store(1 << 20);
+    memory.borrow_mut().patience = 1;
+    let mut rules = Rules::default();
+    // 64 windows of 4 096 rows would be a chunk to the last row.
+    let mut filled = 0;
+    for device in 0..16 {
+        let file = FileKey { device, ..key(8) };
+        let id = store.publish(file, extent(file), at(1, 1)).unwrap();
+        for number in 0..4 {
+            filled += usize::from(store.fill(id, number, &window(file, number, &mut rules), &rules, at(1, 1)).is_ok());
+        }
+    }
+    assert_eq!(filled, 63);
+}
+
+#[test]
 fn a_key_without_room_leaves_nothing_behind() {
     let (mut store, memory) = store(1 << 20);
     memory.borrow_mut().refuse_keys = true;
