@@ -83,10 +83,10 @@ struct {
 	__array(values, struct hist_gen);
 } hists SEC(".maps") = { .values = { &hists_even, &hists_odd } };
 
-/* Last accounts of threads that ended, 1.1 kB each: room for some 15 000 of them while user space is kept from its CPU. */
+/* Last accounts of threads that ended, 1.1 kB each: room for some 7 000 of them while user space is kept from its CPU. */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 16 << 20);
+	__uint(max_entries, 8 << 20);
 } dead SEC(".maps");
 
 struct {

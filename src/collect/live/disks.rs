@@ -33,17 +33,22 @@ pub struct Harvest {
 pub struct Disks {
     slow: Ring,
     limit_ns: u64,
+    /// Of this tick: how many were told of, the slowest of them, and records that could not be understood.
+    heard: usize,
+    slowest: Vec<SlowRequest>,
+    malformed: u64,
 }
 
 impl Disks {
     /// A reader of this object's maps.
-    pub fn new(skel: &BlockSkel<'_>) -> libbpf_rs::Result<Self> {
-        Ok(Disks { slow: Ring::new(&skel.maps.slow)?, limit_ns: SLOW_FIRST_NS })
+    pub fn new(skel: &BlockSkel<'_>) -> std::io::Result<Self> {
+        let slow = Ring::new(&skel.maps.slow)?;
+        Ok(Disks { slow, limit_ns: SLOW_FIRST_NS, heard: 0, slowest: Vec::new(), malformed: 0 })
     }
 
     /// Makes room in the ring.
-    pub fn pump(&self) {
-        self.slow.pump();
+    pub fn pump(&mut self, skel: &BlockSkel<'_>) {
+        self.hear(skel);
     }
 
     /// Takes what belongs to interval `generation`. `name_of`: a disk's name by its device number.
@@ -88,34 +93,53 @@ impl Disks {
         Ok(())
     }
 
-    /// The slowest, slowest first. Moves the limit so that a handful passes it in each tick.
-    fn slow_requests(&mut self, skel: &BlockSkel<'_>, malformed: &mut u64) -> Vec<SlowRequest> {
+    /// Takes in what was told of one by one. More than a tick can show raises the limit at once: a burst would fill the ring.
+    fn hear(&mut self, skel: &BlockSkel<'_>) {
         let bytes = self.slow.take();
         let mut rest = bytes.as_slice();
-        let mut slow = Vec::new();
         while !rest.is_empty() {
             match wire::take::<slow_rec>(&mut rest) {
-                Some(record) => slow.extend(slow_of(&record)),
+                Some(record) => {
+                    self.heard += 1;
+                    self.slowest.extend(slow_of(&record));
+                }
                 None => {
-                    *malformed += 1;
+                    self.malformed += 1;
                     break;
                 }
             }
         }
-        let seen = slow.len();
-        slow.sort_by_key(|request: &SlowRequest| std::cmp::Reverse(request.queued_ns + request.device_ns));
-        slow.truncate(SLOW_KEPT);
-        let limit = match seen {
-            0..8 => (self.limit_ns / 2).max(SLOW_LEAST_NS),
-            8..64 => self.limit_ns,
-            _ => slow.last().map_or(self.limit_ns, |last| last.queued_ns + last.device_ns),
-        };
-        let told = skel.maps.slow_ns.update(&0u32.to_ne_bytes(), &limit.to_ne_bytes(), MapFlags::ANY);
-        if told.is_ok() {
+        if self.slowest.len() <= SLOW_KEPT {
+            return;
+        }
+        self.slowest.sort_by_key(|request| std::cmp::Reverse(took(request)));
+        self.slowest.truncate(SLOW_KEPT);
+        if self.heard > 2 * SLOW_KEPT {
+            let last = self.slowest.last().map_or(self.limit_ns, took);
+            self.set_limit(skel, last.max(self.limit_ns));
+        }
+    }
+
+    /// The slowest, slowest first. Lowers the limit when too few passed it in this tick.
+    fn slow_requests(&mut self, skel: &BlockSkel<'_>, malformed: &mut u64) -> Vec<SlowRequest> {
+        self.hear(skel);
+        *malformed += std::mem::take(&mut self.malformed);
+        if std::mem::take(&mut self.heard) < 8 {
+            self.set_limit(skel, (self.limit_ns / 2).max(SLOW_LEAST_NS));
+        }
+        self.slowest.sort_by_key(|request| std::cmp::Reverse(took(request)));
+        std::mem::take(&mut self.slowest)
+    }
+
+    fn set_limit(&mut self, skel: &BlockSkel<'_>, limit: u64) {
+        if skel.maps.slow_ns.update(&0u32.to_ne_bytes(), &limit.to_ne_bytes(), MapFlags::ANY).is_ok() {
             self.limit_ns = limit;
         }
-        slow
     }
+}
+
+fn took(request: &SlowRequest) -> u64 {
+    request.queued_ns.saturating_add(request.device_ns)
 }
 
 /// Elements whose generation has the parity of `generation`, taken out of the map.

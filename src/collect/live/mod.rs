@@ -129,16 +129,16 @@ struct Rings {
 }
 
 impl Rings {
-    fn pump(&self) {
+    fn pump(&mut self) {
         self.frames.pump();
         self.dead.pump();
-        if let Some(life) = &self.life {
+        if let Some(life) = &mut self.life {
             life.pump();
         }
     }
 }
 
-fn failed(what: &str) -> impl Fn(libbpf_rs::Error) -> SourceError {
+fn failed<E: std::fmt::Display>(what: &str) -> impl Fn(E) -> SourceError {
     move |error| SourceError(format!("{what} failed: {error}"))
 }
 
@@ -253,8 +253,8 @@ impl Live {
 
     fn pump(&mut self) {
         self.rings.pump();
-        if let Some(disks) = &self.disks {
-            disks.pump();
+        if let (Some(disks), Some(block)) = (&mut self.disks, &self.objects.block) {
+            disks.pump(block);
         }
         self.learn();
     }
@@ -262,7 +262,7 @@ impl Live {
     /// Takes in what happened to processes, and new stacks: their addresses are found while the process still lives. A
     /// process that became another program first voids what was known of its memory.
     fn learn(&mut self) {
-        let (events, malformed) = self.rings.life.as_ref().map_or((Vec::new(), 0), |ring| life::events(&ring.take()));
+        let (events, malformed) = self.rings.life.as_mut().map_or((Vec::new(), 0), |ring| life::events(&ring.take()));
         for event in &events {
             match event.what {
                 Life::Fork { parent } => self.resolver.fork(event.process, parent),
