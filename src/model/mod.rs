@@ -15,6 +15,7 @@ pub mod json;
 mod latency;
 mod names;
 mod pack;
+mod quality;
 #[cfg(test)]
 mod story;
 mod table;
@@ -28,6 +29,7 @@ pub use entity::{Exit, IoTotals, Process, Samples, Thread, Totals, is_idle_wait}
 pub use history::HistoryTick;
 pub use latency::{Latency, Scope, hdr};
 pub use names::{MAX_FRAMES, MAX_NAME_CHARS, NameTable, clean};
+pub use quality::EndSum;
 pub use tree::{CallTree, Code, Merge, TreeLens, TreeNode, TreeQuery};
 pub use window::Window;
 

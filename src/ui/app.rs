@@ -22,6 +22,7 @@ use super::keys::Keyboard;
 use super::picker::Picker;
 use super::places::{self, Place};
 use super::prompt::Prompt;
+use super::quality::Quality;
 use super::signal::SignalPopup;
 use super::{Action, Command, Context, Outcome, Pane, Target, Theme, Wants, copy, draw, footer, status};
 use crate::model::{Model, Process};
@@ -94,6 +95,7 @@ enum Popup {
     Prompt(Prompt),
     Picker(Picker),
     Signal(SignalPopup),
+    Quality(Quality),
 }
 
 /// What a popup did with a key or a click.
@@ -199,6 +201,11 @@ impl App {
             self.open(Target::Process(process.key), model);
         }
         self.pane_mut().tick(model, hold);
+        for popup in &mut self.popups {
+            if let Popup::Quality(popup) = popup {
+                popup.update(model);
+            }
+        }
         self.place_cursor(model);
         self.wanted(Vec::new(), model)
     }
@@ -325,6 +332,7 @@ impl App {
             Command::Redraw => return vec![Action::Redraw],
             Command::Copy => return self.copy(model),
             Command::Signal => self.ask_signal(model),
+            Command::Quality => self.popups.push(Popup::Quality(Quality::new(self.pane().process(model), model))),
             Command::Back => self.leave(model),
             Command::BackOrQuit if self.places[self.at].inside.is_empty() => return vec![Action::Quit],
             Command::BackOrQuit => self.leave(model),
@@ -420,6 +428,7 @@ impl App {
             Popup::Prompt(prompt) => prompt.key(event),
             Popup::Picker(picker) => picker.key(context, event),
             Popup::Signal(popup) => popup.key(context, event),
+            Popup::Quality(popup) => popup.key(context, event),
         };
         self.popup_reply(reply, model)
     }
@@ -431,6 +440,7 @@ impl App {
             Popup::Prompt(_) => Reply::Pass,
             Popup::Picker(picker) => picker.mouse(mouse, body),
             Popup::Signal(popup) => popup.mouse(mouse, body),
+            Popup::Quality(popup) => popup.mouse(mouse),
         };
         self.popup_reply(reply, model)
     }
@@ -524,6 +534,7 @@ impl App {
                 Popup::Prompt(prompt) => prompt.render(&self.theme, parts.footer, buf),
                 Popup::Picker(picker) => picker.render(&self.theme, parts.body, buf),
                 Popup::Signal(popup) => popup.render(&self.theme, parts.body, buf),
+                Popup::Quality(popup) => popup.render(&self.theme, parts.body, buf),
             }
         }
     }

@@ -6,8 +6,8 @@ use unicode_segmentation::UnicodeSegmentation;
 
 use super::process::{exit_words, nodes};
 use super::{Command, Context, Outcome, Pane, Theme, copy, draw, format};
-use crate::model::{Model, Process};
-use crate::tick::{DiskOp, Session, StackEnd};
+use crate::model::{EndSum, Model, Process};
+use crate::tick::{DiskOp, Session};
 
 /// Cells of the names on the left.
 const NAMES: u16 = 20;
@@ -15,8 +15,8 @@ const NAMES: u16 = 20;
 /// Facts of one process.
 pub struct InfoPane {
     process: Process,
-    /// Why stacks are not complete, and how many samples each cause has.
-    ends: Vec<(StackEnd, u64)>,
+    /// How stacks end.
+    ends: Vec<EndSum>,
     scroll: usize,
     lines: usize,
     height: usize,
@@ -59,8 +59,8 @@ impl InfoPane {
                 &format!("{share} %, {} of {}", format::grouped(complete), format::grouped(samples)),
             );
         }
-        for (end, count) in &self.ends {
-            add("stacks not complete", &format!("{}: {}", end.name(), format::grouped(*count)));
+        for sum in self.ends.iter().filter(|sum| !sum.is_complete() && sum.samples > 0) {
+            add("stacks not complete", &format!("{}: {}", sum.end.name(), format::grouped(sum.samples)));
         }
         for status in &session.lenses {
             if let Some(why) = &status.off {
@@ -111,7 +111,7 @@ impl Pane for InfoPane {
     }
 
     fn tick(&mut self, model: &Model, _hold: bool) {
-        self.ends = model.stack_ends(self.process.key);
+        self.ends = model.stack_ends(Some(self.process.key));
     }
 
     fn layout(&mut self, area: Rect, model: &Model) {

@@ -86,6 +86,8 @@ pub enum Command {
     Export,
     /// Copies what is under the cursor.
     Copy,
+    /// Shows how complete stacks are.
+    Quality,
     /// Asks which signal to send to the process.
     Signal,
     /// Place 1.
@@ -288,6 +290,7 @@ pub static BINDINGS: &[Binding] = &[
     bind(In::Anywhere, &[Code(KeyCode::BackTab)], Command::PrevTab, "previous tab, or previous place", None),
     bind(In::Anywhere, &[Char(' '), Char('z')], Command::Pause, "hold the picture; recording goes on", Some("pause")),
     bind(In::Anywhere, &[Char('y')], Command::Copy, "copy the row, or the stack, to the clipboard", None),
+    bind(In::Anywhere, &[Char('c')], Command::Quality, "how complete stacks are, and why the rest is not", None),
     bind(In::Anywhere, &[F(9)], Command::Signal, "send a signal to the process; asks which", Some("signal")),
     bind(In::Anywhere, &[Char('+'), Char('=')], Command::Slower, "longer interval", None),
     bind(In::Anywhere, &[Char('-')], Command::Faster, "shorter interval", None),

@@ -44,6 +44,7 @@ pub mod places;
 mod process;
 mod processes;
 mod prompt;
+mod quality;
 pub mod signal;
 mod status;
 mod strip;

@@ -57,7 +57,7 @@ pub fn render(status: &Status, model: &Model, theme: &Theme, area: Rect, buf: &m
         Piece { drop: 0, spans: position(status, model, theme) },
     ];
     let right = vec![
-        Piece { drop: 1, spans: complete(status.samples, theme) },
+        Piece { drop: 1, spans: complete(status.samples, area.width >= ROOMY, theme) },
         Piece { drop: 0, spans: lost(model, theme) },
         Piece { drop: 1, spans: own_cost(model, theme) },
     ];
@@ -138,17 +138,21 @@ fn position<'a>(status: &Status, model: &Model, theme: &Theme) -> Vec<Span<'a>> 
     spans
 }
 
+/// From that width on words are written out.
+const ROOMY: u16 = 110;
+
 /// Share of the tick's samples whose user stack reaches its first function.
-fn complete<'a>((samples, complete): (u64, u64), theme: &Theme) -> Vec<Span<'a>> {
+fn complete<'a>((samples, complete): (u64, u64), roomy: bool, theme: &Theme) -> Vec<Span<'a>> {
+    let what = if roomy { "stacks complete " } else { "stacks " };
     if samples == 0 {
-        return vec![Span::styled("stacks ", theme.dim()), Span::styled(format::NONE, theme.text())];
+        return vec![Span::styled(what, theme.dim()), Span::styled(format::NONE, theme.text())];
     }
     let share = complete as f64 / samples as f64;
     let style = if share < 0.9 { theme.warn() } else { theme.text() };
     // Rounded down: 100 % is said only when it is all of them.
     let tenths = (share * 1000.0).floor() / 10.0;
     let text = if complete == samples { "100%".into() } else { format!("{tenths:.1}%") };
-    vec![Span::styled("stacks ", theme.dim()), Span::styled(text, style)]
+    vec![Span::styled(what, theme.dim()), Span::styled(text, style)]
 }
 
 fn lost<'a>(model: &Model, theme: &Theme) -> Vec<Span<'a>> {

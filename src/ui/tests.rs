@@ -295,7 +295,7 @@ fn the_status_says_how_it_samples_and_what_it_costs() {
     };
     let line = first(&mut app, Sampler::Cycles(997));
     assert!(line.contains("web-17 │ 6.18.0 │ 2 CPU 1 node │ 997Hz cycles │ 1s │ live"), "{line}");
-    assert!(line.contains("stacks 100%  lost 0  self 0.6% 38.0M"), "{line}");
+    assert!(line.contains("stacks complete 100%  lost 0  self 0.6% 38.0M"), "{line}");
     assert!(first(&mut app, Sampler::Off).contains("sampling off"));
 }
 

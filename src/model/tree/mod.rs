@@ -14,7 +14,7 @@ use super::history::{LensCode, ON_CPU, blocked_code};
 use super::names::{FrameLabels, display};
 use super::window::Window;
 use super::{Model, is_idle_wait};
-use crate::tick::{Frame, FrameId, FrameKind, Line, ProcessKey, StackEnd, StackId, State, StateNs};
+use crate::tick::{Frame, FrameId, FrameKind, Line, ProcessKey, StackId, State, StateNs};
 
 /// Which stacks a tree is made of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -176,25 +176,6 @@ impl Model {
         let mut places: Vec<_> = places.into_iter().map(|(line, weight)| (line.cloned(), weight)).collect();
         places.sort_by(|(line, weight), (other, least)| least.cmp(weight).then_with(|| order(line).cmp(&order(other))));
         places
-    }
-
-    /// Why on-CPU stacks of a process are not complete, with how many samples each cost since we first saw it; the most
-    /// frequent first.
-    pub fn stack_ends(&self, process: ProcessKey) -> Vec<(StackEnd, u64)> {
-        let Some(entry) = self.processes.get(process) else { return Vec::new() };
-        let mut ends: Vec<(StackEnd, u64)> = Vec::new();
-        for (&(lens, stack), &(weight, _)) in entry.stacks.iter() {
-            let end = self.names.stacks.get(&stack).map_or(StackEnd::NotTaken, |stack| stack.end);
-            if lens != ON_CPU || matches!(end, StackEnd::Complete | StackEnd::KernelOnly) {
-                continue;
-            }
-            match ends.iter_mut().find(|(known, _)| known.name() == end.name()) {
-                Some((_, samples)) => *samples += weight,
-                None => ends.push((end, weight)),
-            }
-        }
-        ends.sort_by_key(|&(end, samples)| (std::cmp::Reverse(samples), end.name()));
-        ends
     }
 
     /// Time by state of one process, or of all by command name, in order of first sight.
