@@ -4,4 +4,6 @@
 mod elf;
 mod files;
 mod oracle;
+mod process;
 mod rows;
+mod walks;

@@ -137,7 +137,6 @@ impl Both<'_> {
                 }
             }
         }
-        drop(table);
         self.context = context;
     }
 
@@ -157,7 +156,7 @@ impl Both<'_> {
             }
             self.context = context;
             let offset = self.elf.offset_of(address).expect("code is in the file");
-            if self.counts.pcs % 64 == 0 {
+            if self.counts.pcs.is_multiple_of(64) {
                 let start = self.table.function_start(offset);
                 assert_eq!(start, self.elf.offset_of(fde.initial_address()), "{} {address:#x}", self.path.display());
                 assert_eq!(

@@ -167,12 +167,22 @@ fn by_rule(rule: Rule, at: &Cursor, registers: &Registers, stack: Stack<'_>) -> 
     }
     let fp = match rule.fp {
         Fp::Same => at.fp,
-        Fp::AtCfa(offset) => Some(read(add(cfa, offset.into()))?),
-        Fp::AtSp(offset) => Some(read(add(at.sp, offset.into()))?),
+        Fp::AtCfa(offset) => Some(saved(add(cfa, offset.into()), at, stack)?),
+        Fp::AtSp(offset) => Some(saved(add(at.sp, offset.into()), at, stack)?),
         Fp::AtFp(offset) => Some(read(add(fp?, offset.into()))?),
         Fp::Lost => None,
     };
     Ok(Cursor { pc, sp: cfa, fp, found_by: FoundBy::Table })
+}
+
+/// What was saved at that address. While a function returns, what it saved lies below SP already, perhaps outside of what was
+/// copied; then it is in the register again.
+fn saved(address: u64, at: &Cursor, stack: Stack<'_>) -> Result<u64, Stop> {
+    match (stack.word(address), at.fp) {
+        (Some(word), _) => Ok(word),
+        (None, Some(fp)) if address < at.sp => Ok(fp),
+        _ => Err(Stop::Read),
+    }
 }
 
 /// From the code that a signal handler returns to, to what the signal interrupted. That may lie on another stack.
@@ -299,6 +309,16 @@ mod tests {
         assert_eq!((by_sp.0.len(), by_sp.1), (3, Stop::End));
         let by_fp = walk_in(&[lost, file(Cfa::Fp(16), Fp::Same), END], &registers(0x110, SP), &[0x210, 0x310]);
         assert_eq!((by_fp.0.len(), by_fp.1), (2, Stop::RegisterLost));
+    }
+
+    #[test]
+    fn a_function_that_has_restored_the_frame_pointer() {
+        // As after `pop %rbp`: the slot lies below SP, where nothing was copied.
+        let places = [file(Cfa::Sp(8), Fp::AtCfa(-16)), file(Cfa::Fp(16), Fp::AtCfa(-16)), END];
+        let words = [0x210, 0, 0x310];
+        assert_eq!(walk_in(&places, &registers(0x110, SP + 8), &words).1, Stop::End);
+        let above = file(Cfa::Sp(8), Fp::AtCfa(100));
+        assert_eq!(walk_in(&[above, END], &registers(0x110, SP + 8), &words).1, Stop::Read);
     }
 
     #[test]

@@ -61,7 +61,7 @@ impl Memory {
     fn check(&mut self) {
         self.writes += 1;
         // Now and then, but never in step with the pages of a window.
-        if self.writes % self.patience != 0 {
+        if !self.writes.is_multiple_of(self.patience) {
             return;
         }
         let found: Vec<_> = self.keys.iter().map(|(&key, &index)| (key, index)).collect();

@@ -47,7 +47,7 @@ impl Extent {
     /// The window that holds a file offset.
     pub fn window_of(self, offset: u64) -> Option<u32> {
         let page = offset.checked_sub(self.first)? / shape::PAGE_BYTES;
-        (page < u64::from(self.pages)).then(|| page as u32 / shape::WINDOW_PAGES)
+        (page < u64::from(self.pages)).then_some(page as u32 / shape::WINDOW_PAGES)
     }
 
     /// File offsets of a window.
