@@ -1,10 +1,9 @@
 //! What is particular to an architecture: its registers by DWARF's numbers, and which forms of call frame information its
 //! compilers and linkers write. A row of any other form becomes [`Rule::UNSUPPORTED`]: a stack that ends and says why.
 
-use gimli::{
-    CfaRule, EhFrame, Expression, Operation, Reader, Register, RegisterRule, UnwindExpression, UnwindTableRow,
-};
+use gimli::{CfaRule, EhFrame, Expression, Operation, Reader, Register, RegisterRule, UnwindExpression};
 
+use super::cfi::CfiRow;
 use super::rule::{Cfa, Fp, Rule, shape};
 
 /// Architectures whose tables are understood.
@@ -26,7 +25,7 @@ impl Arch {
     /// a signal frame.
     pub fn rule<R: Reader<Offset = u64>>(
         self,
-        row: &UnwindTableRow<u64>,
+        row: &CfiRow,
         section: &EhFrame<R>,
         return_register: Register,
         signal: bool,
@@ -46,7 +45,7 @@ const RA: Register = Register(16);
 const MOST_OPERATIONS: usize = 9;
 
 fn x86_64<R: Reader<Offset = u64>>(
-    row: &UnwindTableRow<u64>,
+    row: &CfiRow,
     section: &EhFrame<R>,
     return_register: Register,
     signal: bool,
@@ -80,7 +79,7 @@ fn x86_64<R: Reader<Offset = u64>>(
 }
 
 /// What a C library writes for the code that a signal handler returns to: all registers lie in a `ucontext` above SP.
-fn signal_frame<R: Reader<Offset = u64>>(row: &UnwindTableRow<u64>, section: &EhFrame<R>, cfa: Cfa) -> Rule {
+fn signal_frame<R: Reader<Offset = u64>>(row: &CfiRow, section: &EhFrame<R>, cfa: Cfa) -> Rule {
     let Cfa::SpDeref { at, add: 0 } = cfa else { return Rule::UNSUPPORTED };
     let context = i64::from(at) - shape::UC_SP as i64;
     let lies_at = |register, place: u64| match row.register(register) {

@@ -54,10 +54,10 @@ impl<T: ReadAt + ?Sized> ReadAt for Arc<T> {
     }
 }
 
-const BLOCK_BYTES: usize = 16 << 10;
+const BLOCK_BYTES: usize = 4 << 10;
 const BLOCKS: usize = 8;
 /// What fetching a block costs of the budget: about as much time as evaluating this many bytes.
-const FETCH_COST: u64 = 256;
+const FETCH_COST: u64 = 64;
 
 struct Block {
     number: u64,

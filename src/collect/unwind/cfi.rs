@@ -4,8 +4,10 @@
 //! has [`Rule::NONE`], but gaps below [`SMALL_GAP`] belong to what is before them. What cannot be evaluated is
 //! [`Rule::UNSUPPORTED`].
 
-use gimli::UnwindSection;
-use gimli::{BaseAddresses, CommonInformationEntry, EhFrame, EhFrameOffset, FrameDescriptionEntry, UnwindContext};
+use gimli::{
+    BaseAddresses, CommonInformationEntry, EhFrame, EhFrameOffset, FrameDescriptionEntry, Register, RegisterRule,
+};
+use gimli::{UnwindContext, UnwindContextStorage, UnwindSection, UnwindTableRow};
 use std::ops::Range;
 
 use super::bytes::{Pager, View};
@@ -51,6 +53,18 @@ impl Rows {
     }
 }
 
+/// Room for as many rules as there are registers that anybody saves. With gimli's own 192 a state that is kept costs a byte of
+/// the file, and copying 7 KB of ours.
+pub struct FewRules;
+
+impl UnwindContextStorage<u64> for FewRules {
+    type Rules = [(Register, RegisterRule<u64>); 32];
+    type Stack = Box<[UnwindTableRow<u64, Self>; 4]>;
+}
+
+/// A row as it is evaluated here.
+pub type CfiRow = UnwindTableRow<u64, FewRules>;
+
 type Cie<'pager> = CommonInformationEntry<View<'pager>>;
 type Fde<'pager> = FrameDescriptionEntry<View<'pager>>;
 
@@ -61,7 +75,7 @@ pub struct Evaluator<'pager> {
     index: &'pager Index,
     section: EhFrame<View<'pager>>,
     bases: BaseAddresses,
-    context: UnwindContext<u64>,
+    context: UnwindContext<u64, FewRules>,
     /// The one used last; most functions share one of two.
     cie: Option<(EhFrameOffset<u64>, Cie<'pager>)>,
 }
@@ -70,7 +84,7 @@ impl<'pager> Evaluator<'pager> {
     /// Reads nothing yet.
     pub fn new(pager: &'pager Pager<'pager>, layout: &'pager Layout, index: &'pager Index) -> Self {
         let (section, bases) = section(pager, &layout.frames);
-        Evaluator { pager, layout, index, section, bases, context: UnwindContext::new(), cie: None }
+        Evaluator { pager, layout, index, section, bases, context: UnwindContext::new_in(), cie: None }
     }
 
     /// Rows of a range of file offsets.
