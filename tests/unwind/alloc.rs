@@ -1,7 +1,9 @@
-//! How much memory a thread has, and had at most.
+//! What a piece of work takes: memory and CPU time of the thread that does it.
 
+use rustix::time::{ClockId, clock_gettime};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::time::Duration;
 
 thread_local! {
     static NOW: Cell<usize> = const { Cell::new(0) };
@@ -30,10 +32,24 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-/// Does it, and says by how many bytes its memory exceeded what this thread had before, at most.
-pub fn most_during<T>(work: impl FnOnce() -> T) -> (T, usize) {
-    let before = NOW.get();
+/// What some work took.
+#[derive(Debug)]
+pub struct Taken {
+    /// More than the thread had before, at most.
+    pub bytes: usize,
+    /// Of the CPU, so that it does not matter who else is busy.
+    pub time: Duration,
+}
+
+/// Does it, and says what it took.
+pub fn taken<T>(work: impl FnOnce() -> T) -> (T, Taken) {
+    let (before, begun) = (NOW.get(), cpu());
     MOST.set(before);
     let result = work();
-    (result, MOST.get().saturating_sub(before))
+    (result, Taken { bytes: MOST.get().saturating_sub(before), time: cpu() - begun })
+}
+
+fn cpu() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::alloc::most_during;
+use super::alloc::taken;
 use super::check::check;
 use super::made::{Cie, Found, Made, RA, RBP, around, cfa, function, image};
 
@@ -46,10 +46,9 @@ fn seeds() -> Vec<(&'static str, Made)> {
 }
 
 fn bounded(name: &str, input: &[u8], run: impl Fn(&[u8]) -> u32) -> u32 {
-    let begun = Instant::now();
-    let (windows, most) = most_during(|| run(input));
-    assert!(begun.elapsed() < MOST_TIME, "{name}: {:?}", begun.elapsed());
-    assert!(most < MOST_BYTES + 4 * input.len(), "{name}: {most} bytes");
+    let (windows, taken) = taken(|| run(input));
+    assert!(taken.time < MOST_TIME, "{name}: {taken:?}");
+    assert!(taken.bytes < MOST_BYTES + 4 * input.len(), "{name}: {taken:?}");
     windows
 }
 

@@ -1,7 +1,7 @@
 //! Tables of real files against call frame information that gimli evaluates afresh for each address.
 
 use gimli::{BaseAddresses, CieOrFde, EhFrame, EndianSlice, LittleEndian, UnwindContext, UnwindSection};
-use sberf::collect::unwind::{Rule, Rules, Table, Window, shape};
+use sberf::collect::unwind::{Cfa, Fp, Rule, Rules, Table, Window, shape};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -41,6 +41,7 @@ struct Counts {
     at_entry: u64,
     overlaps: u64,
     hidden: u64,
+    in_plt: u64,
     unsupported: u64,
     fp_lost: u64,
     mismatches: Vec<String>,
@@ -107,6 +108,30 @@ impl Both<'_> {
         } else if got == Step::Unsupported || matches!(got, Step::To(caller) if caller.fp.is_none()) {
             *self.counts.odd.entry(odd()).or_default() += 1;
         }
+    }
+
+    /// What holds in `.plt` as LLVM's linker writes it, which is x86-64's ABI: the first 16 bytes are reached with two words on
+    /// the stack and push a third one, each further 16 bytes push one as their second instruction of three.
+    fn linkage(&self, address: u64) -> Option<Step> {
+        let (bytes, start) = self.elf.plt?;
+        let into = address.checked_sub(start).filter(|&into| into < bytes.len() as u64)?;
+        let words = match (into < 16, into % 16) {
+            (true, at) => {
+                if at >= 6 {
+                    3
+                } else {
+                    2
+                }
+            }
+            (false, at) => {
+                if at >= 11 {
+                    2
+                } else {
+                    1
+                }
+            }
+        };
+        Some(by_rule(Rule { cfa: Cfa::Sp(8 * words), fp: Fp::Same }, address))
     }
 
     fn is_hidden(&self, address: u64) -> bool {
@@ -179,6 +204,17 @@ impl Both<'_> {
         }
         let Some(rule) = self.rule_at(address) else { return };
         self.counts.in_gaps += 1;
+        if let Some(want) = self.linkage(address) {
+            self.counts.in_plt += 1;
+            let got = by_rule(rule, address);
+            if got != want {
+                let path = self.path.display();
+                self.counts
+                    .mismatches
+                    .push(format!("{path} at {address:#x}: {got:?} in a linkage table, not {want:?}"));
+            }
+            return;
+        }
         let entry = self.elf.entry..self.elf.entry + SMALL_GAP;
         if rule != Rule::NONE && !(rule == Rule::END && entry.contains(&address)) {
             self.counts.mismatches.push(format!("{} at {address:#x}: {rule:?} in a gap", self.path.display()));
@@ -314,10 +350,11 @@ fn tables_say_what_call_frame_information_says() {
             compare(path, 4, 200, &mut random, &mut rules, &mut counts);
         }
     }
-    let Counts { files, windows, rows, pcs, in_gaps, at_entry, overlaps, hidden, unsupported, fp_lost, .. } = counts;
+    let Counts { files, windows, rows, pcs, in_gaps, at_entry, overlaps, hidden, in_plt, unsupported, fp_lost, .. } =
+        counts;
     println!(
         "seed {seed}: {files} files, {windows} windows, {rows} rows made in {:.2?} (rules: {}), {pcs} pcs compared, {} unequal; \
-         {in_gaps} in gaps, {at_entry} at the entry, {overlaps} overlaps, {hidden} not in the linker's index, {unsupported} unsupported, {fp_lost} without frame \
+         {in_gaps} in gaps, {in_plt} of them in linkage tables, {at_entry} at the entry, {overlaps} overlaps, {hidden} not in the linker's index, {unsupported} unsupported, {fp_lost} without frame \
          pointer; CPU {:.1?}; without a table: {:?}",
         counts.build,
         rules.packed().len(),

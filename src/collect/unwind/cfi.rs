@@ -13,6 +13,7 @@ use std::ops::Range;
 use super::bytes::{Pager, View};
 use super::image::{Layout, Segment};
 use super::index::{Entry, Index, section};
+use super::plt::{self, STUB_BYTES};
 use super::rule::Rule;
 
 /// Padding between functions is shorter than this.
@@ -102,7 +103,7 @@ impl<'pager> Evaluator<'pager> {
     }
 
     fn segment(&mut self, segment: &Segment, rows: &mut Rows) {
-        let mut part = Part { segment, rows, entry: self.layout.entry };
+        let mut part = Part { segment, rows, layout: self.layout, pager: self.pager };
         let wanted = part.wanted();
         let Some(up_to) = self.index.up_to(self.pager, wanted.start) else { return part.give_up(wanted.start) };
         let mut number = up_to.saturating_sub(1);
@@ -140,7 +141,7 @@ impl<'pager> Evaluator<'pager> {
             // The linker folded it, or lost its length: nothing is known, not even what is before it.
             return part.put(start, next, Rule::NONE);
         }
-        if part.entry.is_some_and(|program| (start..end).contains(&program)) {
+        if part.layout.entry.is_some_and(|program| (start..end).contains(&program)) {
             part.put(start, end, Rule::END);
         } else {
             self.evaluate(&fde, start..end, part);
@@ -202,7 +203,8 @@ impl<'pager> Evaluator<'pager> {
 struct Part<'rows> {
     segment: &'rows Segment,
     rows: &'rows mut Rows,
-    entry: Option<u64>,
+    layout: &'rows Layout,
+    pager: &'rows Pager<'rows>,
 }
 
 impl Part<'_> {
@@ -232,12 +234,32 @@ impl Part<'_> {
         let segment = self.segment.addresses();
         let gap = gap.start.max(segment.start)..gap.end.min(segment.end);
         let bytes = gap.end.saturating_sub(gap.start);
-        if let Some(entry) = self.entry.filter(|entry| gap.contains(entry)) {
+        let entry = self.layout.entry.filter(|entry| gap.contains(entry));
+        if let Some(entry) = entry {
             self.put(gap.start, entry, Rule::NONE);
             self.put(entry, gap.end, Rule::END);
             self.put(entry.saturating_add(ENTRY_BYTES), gap.end, Rule::NONE);
         } else if bytes >= SMALL_GAP || gap.start == segment.start {
             self.put(gap.start, gap.end, Rule::NONE);
+        }
+        for linkage in &self.layout.linkage {
+            self.stubs(linkage.start.max(gap.start)..linkage.end.min(gap.end), gap.end);
+        }
+    }
+
+    /// A linkage table that no description covers, as far as it is asked for; it ends where another one may begin.
+    fn stubs(&mut self, table: Range<u64>, end: u64) {
+        let wanted = self.wanted();
+        let first = table.start.max(wanted.start / STUB_BYTES * STUB_BYTES).next_multiple_of(STUB_BYTES);
+        for address in (first..table.end.min(wanted.end)).step_by(STUB_BYTES as usize) {
+            let mut code = [0; STUB_BYTES as usize];
+            if !self.pager.read(self.segment.offset + (address - self.segment.address), &mut code) {
+                return;
+            }
+            for (into, rule) in plt::stub(&code).into_iter().flatten() {
+                self.put(address + into, end, rule);
+            }
+            self.put(address + STUB_BYTES, end, Rule::NONE);
         }
     }
 }

@@ -86,6 +86,8 @@ pub struct Layout {
     pub code: Vec<Segment>,
     /// Call frame information.
     pub frames: Frames,
+    /// Addresses of procedure linkage tables.
+    pub linkage: Vec<Range<u64>>,
 }
 
 const ET_EXEC: u16 = 2;
@@ -128,16 +130,17 @@ impl Layout {
         if code.is_empty() {
             return Err(NoTable::NoCode);
         }
+        let sections = sections(pager, &head);
         let frames = headers
             .iter()
             .find(|header| header.kind == PT_GNU_EH_FRAME)
             .and_then(|header| by_header(pager, header, &loads))
-            .or_else(|| by_section(pager, &head))
+            .or_else(|| by_section(&sections))
             .ok_or(NoTable::NoFrames)?;
         let is_program = kind == ET_EXEC || headers.iter().any(|header| header.kind == PT_INTERP);
         let entry = u64_at(&head, 24);
         let entry = (entry != 0 && (is_program || starts_a_program(pager, &code, entry))).then_some(entry);
-        Ok(Layout { arch, entry, code, frames })
+        Ok(Layout { arch, entry, code, frames, linkage: linkage(&sections) })
     }
 }
 
@@ -207,26 +210,52 @@ fn by_header(pager: &Pager<'_>, header: &Header, loads: &[&Header]) -> Option<Fr
     Some(Frames { section, address: frames, sorted })
 }
 
-/// By its name: old static programs have no `.eh_frame_hdr`.
-fn by_section(pager: &Pager<'_>, head: &[u8; HEADER_BYTES]) -> Option<Frames> {
+/// A section that is in memory at run time.
+struct Section {
+    /// The start of its name, and what follows it.
+    name: [u8; 10],
+    address: u64,
+    offset: u64,
+    bytes: u64,
+}
+
+impl Section {
+    fn is(&self, names: &[&[u8]]) -> bool {
+        names.iter().any(|name| self.name.starts_with(name))
+    }
+}
+
+/// All sections; none if there are no headers of them, which no program needs to run.
+fn sections(pager: &Pager<'_>, head: &[u8; HEADER_BYTES]) -> Vec<Section> {
     let (start, count) = (u64_at(head, 40), u16_at(head, 60).min(MOST_SECTION_HEADERS));
     if start == 0 || usize::from(u16_at(head, 58)) != SECTION_HEADER_BYTES {
-        return None;
+        return Vec::new();
     }
     let at = |index: u16| -> Option<[u8; SECTION_HEADER_BYTES]> {
         bytes(pager, start.checked_add(u64::from(index) * SECTION_HEADER_BYTES as u64)?)
     };
-    let names = u64_at(&at(u16_at(head, 62))?, 24);
-    for index in 0..count {
-        let section = at(index)?;
-        let name: Option<[u8; 10]> = bytes(pager, names.checked_add(u64::from(u32_at(&section, 0)))?);
-        let (address, offset, length) = (u64_at(&section, 16), u64_at(&section, 24), u64_at(&section, 32));
-        if name.as_ref().is_some_and(|name| name == b".eh_frame\0") && address != 0 && length > 0 {
-            let end = offset.checked_add(length)?.min(pager.bytes());
-            return (offset < end).then_some(Frames { section: offset..end, address, sorted: None });
-        }
-    }
-    None
+    let Some(names) = at(u16_at(head, 62)).map(|names| u64_at(&names, 24)) else { return Vec::new() };
+    let section = |index| {
+        let header = at(index)?;
+        let (address, offset, length) = (u64_at(&header, 16), u64_at(&header, 24), u64_at(&header, 32));
+        let there = address != 0 && length > 0 && offset < pager.bytes();
+        let length = length.min(pager.bytes().saturating_sub(offset)).min(u64::MAX - address);
+        let name = bytes(pager, names.checked_add(u64::from(u32_at(&header, 0)))?)?;
+        there.then_some(Section { name, address, offset, bytes: length })
+    };
+    (0..count).filter_map(section).collect()
+}
+
+/// By its name: old static programs have no `.eh_frame_hdr`.
+fn by_section(sections: &[Section]) -> Option<Frames> {
+    let found = sections.iter().find(|section| section.is(&[b".eh_frame\0"]))?;
+    Some(Frames { section: found.offset..found.offset + found.bytes, address: found.address, sorted: None })
+}
+
+fn linkage(sections: &[Section]) -> Vec<Range<u64>> {
+    let tables = sections.iter().filter(|section| section.is(&[b".plt\0", b".plt.", b".iplt\0"]));
+    // Programs have up to three.
+    tables.take(8).map(|section| section.address..section.address + section.bytes).collect()
 }
 
 /// Whether a file that does not say so is a program all the same: a dynamic loader, a static program that can be anywhere. The

@@ -6,6 +6,7 @@ mod bytes;
 mod cfi;
 mod image;
 mod index;
+mod plt;
 mod rule;
 mod rules;
 mod space;

@@ -353,6 +353,38 @@ mod tests {
         assert_eq!((frames, stop), (vec![(0x110, Regs), (0x210, Table), (0x310, Table)], Stop::End));
     }
 
+    proptest::proptest! {
+        /// Whatever the tables and the stack say, a walk ends and keeps to its bounds.
+        #[test]
+        fn any_walk_ends(
+            rules in proptest::collection::vec(proptest::num::u64::ANY, 1..6),
+            kinds in proptest::collection::vec((0u64..13, 0u64..6), 6),
+            words in proptest::collection::vec((0u64..64, proptest::bool::ANY), 0..64),
+            fp in 0u64..64,
+            most in 0usize..40,
+        ) {
+            // Small offsets and kinds that exist, so that walks come somewhere.
+            let rule = |(packed, (cfa, fp)): (&u64, &(u64, u64))| {
+                Place::File(Rule::unpack(packed & 0x003f_00ff_0078_0000 | cfa | fp << 8))
+            };
+            let mut places: Vec<Place> = rules.iter().zip(&kinds).map(rule).collect();
+            places.extend([Place::Anonymous { thunk: true }, Place::Anonymous { thunk: false }]);
+            let words: Vec<u64> =
+                words.into_iter().map(|(word, code)| if code { 0x100 + word * 32 } else { SP + word * 8 }).collect();
+            let bytes = bytes(&words);
+            let mut frames = Vec::new();
+            let mut asked = 0;
+            let mut code = |address: u64| {
+                asked += 1;
+                places.get((address / 0x100) as usize).copied().unwrap_or(Place::NotCode)
+            };
+            let stack = Stack { start: SP, bytes: &bytes };
+            let stop = walk(&registers(0x110, SP + fp * 8), stack, &mut code, most, &mut frames);
+            proptest::prop_assert!(frames.len() <= most && asked <= frames.len() + 1);
+            proptest::prop_assert!(stop != Stop::Truncated || frames.len() == most);
+        }
+    }
+
     #[test]
     fn each_end_has_its_reason() {
         let sp = |offset| file(Cfa::Sp(offset), Fp::Same);
