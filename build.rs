@@ -9,7 +9,7 @@ use std::process::Command;
 
 use libbpf_cargo::SkeletonBuilder;
 
-const OBJECTS: [&str; 5] = ["sched", "oncpu", "life", "block", "numa"];
+const OBJECTS: [&str; 6] = ["sched", "oncpu", "life", "block", "numa", "mappings"];
 
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));

@@ -81,12 +81,28 @@ pub struct Observe {
     #[arg(long, value_name = "PER_S", default_value_t = WALKS_PER_S, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
     pub walks: u32,
 
+    /// How user stacks are walked
+    ///
+    /// By the tables that programs and libraries carry, and by frame pointers only where there is none (code made at run
+    /// time); or by frame pointers alone, which few programs keep. Kernels before 6.1 can only do the latter.
+    #[arg(long, value_name = "HOW", default_value = "table")]
+    pub unwind: Unwind,
+
     /// Length of a tick, in seconds, 0.1 to 60
     ///
     /// All numbers on a screen are of one tick, or of several. Shorter ticks cost more: sberf's own share is on the
     /// status line.
     #[arg(short = 'd', long = "interval", value_name = "SECONDS", default_value = "1", value_parser = interval)]
     pub interval: Duration,
+}
+
+/// How user stacks are walked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Unwind {
+    /// By tables made of .eh_frame
+    Table,
+    /// By frame pointers
+    Fp,
 }
 
 /// `sberf top`.

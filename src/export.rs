@@ -10,7 +10,7 @@ use sberf::model::folded::{self, FoldedLens};
 use sberf::model::{Limits, Model, TreeQuery, Window, json};
 use sberf::tick::{Batch, ProcessKey, Session};
 
-use crate::cli::{Export, Format, Lens, Observe, Top, WALKS_PER_S};
+use crate::cli::{Export, Format, Lens, Observe, Top, Unwind, WALKS_PER_S};
 use crate::command::{self, Running};
 use crate::feed::{Feed, Open};
 use crate::record::{Cut, NAMES_LATE, Sink, drive};
@@ -60,7 +60,10 @@ fn open(args: &Export) -> Result<Open, Failure> {
         }
         None => {
             let interval = Duration::from_secs(1).min(args.duration.unwrap_or(Duration::MAX));
-            source::live(&Observe { pids, rate_hz: args.rate_hz, walks: WALKS_PER_S, interval }, None)
+            source::live(
+                &Observe { pids, rate_hz: args.rate_hz, walks: WALKS_PER_S, unwind: Unwind::Table, interval },
+                None,
+            )
         }
     }
 }

@@ -10,7 +10,7 @@ use sberf::collect::live::{Live, LiveOptions};
 use sberf::collect::{Request, Source, SourceError};
 use sberf::tick::{Batch, Session, Tick};
 
-use crate::cli::Observe;
+use crate::cli::{Observe, Unwind};
 use crate::feed::Open;
 use crate::{Failure, preflight};
 
@@ -27,6 +27,7 @@ pub fn live(observe: &Observe, follow: Option<u32>) -> Result<Open, Failure> {
         pids: observe.pids.clone(),
         follow,
         walks_per_s: observe.walks,
+        by_tables: observe.unwind == Unwind::Table,
         command: std::env::args().collect::<Vec<_>>().join(" "),
         ..LiveOptions::default()
     };

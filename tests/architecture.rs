@@ -47,7 +47,9 @@ const UNSAFE_FILES: &[&str] = &[
     "src/collect/mapped.rs",
     // Maps and rings that are shared with the kernel, perf events, and bytes that become records.
     "src/collect/live/maps.rs",
+    "src/collect/live/rings.rs",
     "src/collect/live/sampler.rs",
+    "src/collect/live/shared.rs",
     "src/collect/live/wire.rs",
     // A handler for SIGBUS: files of others can shrink while they are mapped.
     "src/collect/sigbus.rs",

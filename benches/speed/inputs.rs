@@ -99,7 +99,7 @@ pub fn deep(nodes: u32) -> Tick {
     let frame = |n: u32| Frame { module, offset: 0x1000 + 16 * u64::from(n), kind: FrameKind::User };
     let stack = |n: u32| {
         let own = (0..OWN).map(|depth| FrameId(shared + n * OWN + depth));
-        Stack { frames: (0..shared).map(FrameId).chain(own).collect(), end: StackEnd::Complete }
+        Stack { frames: (0..shared).map(FrameId).chain(own).collect(), end: StackEnd::Complete, ..Stack::default() }
     };
     let weight = |n: u32| StackWeight {
         process: process(0),

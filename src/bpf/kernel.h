@@ -47,17 +47,32 @@ enum {
 	BPF_F_MMAPABLE = 1024,
 	BPF_LOCAL_STORAGE_GET_F_CREATE = 1,
 	BPF_RB_NO_WAKEUP = 1,
+	BPF_RB_FORCE_WAKEUP = 2,
 };
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
-/* x86-64; other architectures read theirs through regs.bpf.h. */
+/* x86-64; aarch64 has `user_pt_regs`. */
 struct pt_regs {
 #if defined(__TARGET_ARCH_x86)
+	unsigned long r15;
+	unsigned long r14;
+	unsigned long r13;
+	unsigned long r12;
 	unsigned long bp;
+	unsigned long bx;
+	unsigned long r11;
+	unsigned long r10;
+	unsigned long r9;
+	unsigned long r8;
+	unsigned long ax;
+	unsigned long cx;
+	unsigned long dx;
+	unsigned long si;
 	unsigned long di;
 	unsigned long orig_ax;
 	unsigned long ip;
+	unsigned short cs;
 	unsigned long sp;
 #endif
 };
@@ -66,10 +81,19 @@ struct user_pt_regs {
 	__u64 regs[31];
 	__u64 sp;
 	__u64 pc;
+	__u64 pstate;
+};
+
+struct super_block {
+	__u32 s_dev;
 };
 
 struct inode {
 	unsigned short i_mode;
+	struct super_block *i_sb;
+	unsigned long i_ino;
+	__s64 i_size;
+	__u32 i_generation;
 };
 
 struct file {
@@ -106,8 +130,36 @@ struct percpu_counter {
 	__s64 count;
 };
 
+/* From 6.1 on: 524e00b36e8c put the mappings of an address space into a maple tree. */
+struct maple_tree {
+	void *ma_root;
+};
+
+struct maple_range_64 {
+	unsigned long pivot[15];
+	void *slot[16];
+};
+
+struct maple_arange_64 {
+	unsigned long pivot[9];
+	void *slot[10];
+};
+
+enum maple_type {
+	maple_dense,
+	maple_leaf_64,
+	maple_range_64,
+	maple_arange_64,
+};
+
+typedef struct {
+	void *vdso;
+} mm_context_t;
+
 /* From 6.2 on: f1a7941243c1 made rss_stat an array of percpu_counter. */
 struct mm_struct {
+	struct maple_tree mm_mt;
+	mm_context_t context;
 	unsigned long total_vm;
 	struct percpu_counter rss_stat[4];
 };
@@ -122,6 +174,15 @@ struct mm_struct___old {
 	struct mm_rss_stat___old rss_stat;
 };
 
+struct vm_area_struct {
+	unsigned long vm_start;
+	unsigned long vm_end;
+	struct mm_struct *vm_mm;
+	unsigned long vm_flags;
+	unsigned long vm_pgoff;
+	struct file *vm_file;
+};
+
 struct sched_entity {
 	__u64 sum_exec_runtime;
 };
@@ -133,6 +194,7 @@ struct task_struct {
 	pid_t pid;
 	pid_t tgid;
 	int exit_code;
+	unsigned int in_execve : 1;
 	unsigned int in_iowait : 1;
 	struct sched_entity se;
 	struct task_struct *real_parent;
@@ -184,6 +246,12 @@ struct bpf_iter__task {
 	struct task_struct *task;
 };
 
+struct bpf_iter__task_vma {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+	struct vm_area_struct *vma;
+};
+
 struct bpf_perf_event_data;
 
 #pragma clang attribute pop
@@ -193,12 +261,14 @@ struct bpf_perf_event_data;
 #include <bpf/bpf_tracing.h>
 
 #define PF_EXITING 0x00000004
+#define PF_IO_WORKER 0x00000010
 #define PF_KTHREAD 0x00200000
 #define TASK_RUNNING 0
 #define TASK_UNINTERRUPTIBLE 0x02
 #define TASK_STOPPED 0x04
 #define TASK_TRACED 0x08
 #define TASK_DEAD 0x80
+#define VM_EXEC 0x00000004
 #define S_IFMT 0170000
 #define S_IFIFO 0010000
 #define S_IFSOCK 0140000

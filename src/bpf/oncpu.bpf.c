@@ -30,8 +30,7 @@ struct {
 	__type(value, __u64);
 } sampled SEC(".maps");
 
-SEC("perf_event")
-int sample(struct bpf_perf_event_data *ctx)
+static __always_inline int sampled_here(struct bpf_perf_event_data *ctx, enum walk_by how)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct flip *f = current_flip();
@@ -48,9 +47,21 @@ int sample(struct bpf_perf_event_data *ctx)
 	struct stack_key key = {
 		.start_ns = task->group_leader->start_boottime, .tgid = tgid, .lens = ST_ON_CPU,
 	};
-	key.hash = take_stack(ctx, task, tgid, key.start_ns, true, 0);
+	key.hash = take_stack(ctx, task, tgid, key.start_ns, true, 0, f->gen, how);
 	count_stack(&key, 1, 1, f->gen);
 	return 0;
+}
+
+SEC("perf_event")
+int sample(struct bpf_perf_event_data *ctx)
+{
+	return sampled_here(ctx, BY_TABLES);
+}
+
+SEC("perf_event")
+int sample_fp(struct bpf_perf_event_data *ctx)
+{
+	return sampled_here(ctx, BY_FRAME_POINTERS);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

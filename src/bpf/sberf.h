@@ -6,7 +6,9 @@
 #ifndef SBERF_H
 #define SBERF_H
 
-#define MAX_FRAMES 127 /* of each part, user and kernel: the kernel's own limit (perf_event_max_stack) */
+#include "unwind.h"
+
+#define MAX_FRAMES 128 /* of each part, user and kernel */
 #define MAX_NODES 8
 #define HIST_CELLS 32	/* of the write-combining cache of a thread's histogram */
 #define PLACES 4	/* where a thread was seen to block: remembered stacks */
@@ -92,11 +94,14 @@ struct acc {
 };
 
 struct place_key {
-	__u64 regs;  /* hash of the registers that say "same place"; 0: none */
-	__u64 whole; /* the same with the reason and the nearest callers */
-	__u64 stack; /* hash of the stack taken there */
+	__u64 regs;    /* hash of the registers that say "same place"; 0: none */
+	__u64 whole;   /* the same with the reason and the nearest callers */
+	__u64 stack;   /* hash of the stack taken there */
+	__u64 returns; /* which of the NEAR_WORDS innermost words of the stack are return addresses, a bit each */
 	__u64 reason;
 };
+
+#define NEAR_WORDS 64
 
 /* Of every thread, in both kinds of record. */
 struct task_rec {
@@ -149,14 +154,78 @@ struct stack_val {
 	__u64 count;
 };
 
-struct frames_rec { /* `ips`: the user part, then the kernel part, both leaf first */
+/*
+ * `ips`: the user part, then the kernel part, both leaf first. A user part that was walked by tables (`by_table`) has words of
+ * its own: how the frame was found (enum unwind_from) from FROM_SHIFT on, and where it is: within a file that has a table
+ * (FRAME_IN_FILE: its index, low bits of its generation, the offset), or an address. Of a return address it is the byte before
+ * it, which lies within the call.
+ */
+struct frames_rec {
 	__u64 hash;
 	__u64 start_ns;
 	__u32 tgid;
 	__s32 user; /* frames; negative: -errno */
 	__s32 kernel;
-	__u32 has_mm;
+	__u8 has_mm;
+	__u8 by_table;
+	__u8 stop;    /* of a walk by tables: enum unwind_stop */
+	__u8 pending; /* a snapshot of the same hash follows, that can complete it */
 	__u64 ips[2 * MAX_FRAMES];
+};
+
+#define FROM_SHIFT 60
+#define FRAME_IN_FILE (1ull << 59)
+#define FRAME_GENERATION_SHIFT 54
+#define FRAME_FILE_SHIFT 40
+#define FRAME_FILE_BITS 14
+#define FRAME_GENERATION_MASK 31
+
+/* Wanted: the table of a file, or one window of it. */
+struct unwind_need {
+	struct unwind_key key;
+	__u64 start_ns; /* of a process that has it mapped */
+	__u64 vm_start;
+	__u64 vm_end;
+	__u64 offset; /* in the file: where a rule was wanted */
+	__u32 tgid;
+	__u32 file; /* 0: the whole is wanted, else a window of this one */
+	__u32 generation; /* of that */
+	__u32 pad;
+};
+
+#define SNAPSHOT_BYTES 16384
+
+/* What is needed to walk a stack when its tables are there; `bytes` of it follow, from SP up. */
+struct unwind_snapshot {
+	__u64 hash; /* of the stack that it completes */
+	__u64 start_ns;
+	__u64 pc;
+	__u64 regs[32]; /* DWARF's numbers; x86-64 has 16 */
+	__u32 tgid;
+	__u32 tid;
+	__u32 bytes;
+	__u32 blocked; /* the thread is about to block, and stays where it is for a while */
+};
+
+struct unwind_snapshot_rec {
+	struct unwind_snapshot snapshot;
+	__u8 stack[SNAPSHOT_BYTES];
+};
+
+enum mapped {
+	MAPPED_FILE,
+	MAPPED_VDSO,
+	MAPPED_ANONYMOUS,
+};
+
+/* An executable mapping of a process. */
+struct unwind_mapping {
+	struct unwind_key key; /* of a file */
+	__u64 start;
+	__u64 end;
+	__u64 offset; /* in the file, of `start` */
+	__u32 kind;
+	__u32 pad;
 };
 
 struct hist_key {

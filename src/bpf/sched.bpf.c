@@ -16,6 +16,7 @@
 #include "sberf.h"
 #include "shared.bpf.h"
 #include "hist.bpf.h"
+#define OF_BLOCKED 1
 #include "stacks.bpf.h"
 
 /* Set before load. */
@@ -31,7 +32,6 @@ const volatile bool only_some = false;	       /* take stacks only of processes i
 /* Innermost kernel frames in a trace point: this program and what runs it. */
 #define OWN_FRAMES 2
 
-#define NEAR_WORDS 64
 #if defined(__TARGET_ARCH_x86)
 #define NR_RESTART_SYSCALL 219
 #else
@@ -300,6 +300,7 @@ static __always_inline void wait_of(struct task_struct *task, __u32 state, __u32
 	wait->fd = 0;
 	wait->syscall = 0xFFFF;
 	wait->by_fd = 0;
+	wait->sp = 0;
 	wait->fp = 0;
 	wait->reason = ST_OTHER;
 	if (state & (TASK_STOPPED | TASK_TRACED)) {
@@ -380,6 +381,17 @@ static __always_inline void forget_place(struct thread *t, struct acc *acc, stru
 	spent->count = 0;
 }
 
+/* Copies the innermost part of the current task's stack; NULL if it cannot be read. */
+static __always_inline struct near_stack *near_of(__u64 sp)
+{
+	__u32 zero = 0;
+	struct near_stack *near_stack = bpf_map_lookup_elem(&near, &zero);
+
+	if (!near_stack || bpf_probe_read_user(near_stack->words, NEAR_WORDS * sizeof(__u64), (void *)sp))
+		return NULL;
+	return near_stack;
+}
+
 /*
  * Hash of the return addresses that frame pointers lead to within the innermost 512 bytes of the current task's stack. Functions
  * with frames of one size leave the same registers behind, whoever called them: only these tell their callers apart. What
@@ -387,12 +399,11 @@ static __always_inline void forget_place(struct thread *t, struct acc *acc, stru
  */
 static __noinline __u64 callers(__u64 sp, __u64 fp)
 {
-	__u32 zero = 0;
-	struct near_stack *near_stack = bpf_map_lookup_elem(&near, &zero);
+	struct near_stack *near_stack = near_of(sp);
 	__u64 hash = 0, at, next;
 	int i;
 
-	if (!near_stack || bpf_probe_read_user(near_stack->words, NEAR_WORDS * sizeof(__u64), (void *)sp))
+	if (!near_stack)
 		return 0;
 	for (i = 0; i < NEAR_WORDS / 2; i++) {
 		at = fp - sp;
@@ -407,6 +418,43 @@ static __noinline __u64 callers(__u64 sp, __u64 fp)
 		fp = next;
 	}
 	return hash;
+}
+
+/*
+ * The same where a walk by tables has told where the return addresses lie: the same registers, and the same words there, are
+ * the same callers.
+ */
+__noinline __u64 returns_of(struct place_key *place, struct near_stack *near_stack, __u64 hash)
+{
+	__u64 left;
+	__u32 i;
+
+	if (!place || !near_stack)
+		return hash | 1;
+	left = place->returns;
+	for (i = 0; i < NEAR_WORDS && left; i++) {
+		if (left & 1)
+			hash = mix(hash, near_stack->words[i]);
+		left >>= 1;
+	}
+	return hash | 1;
+}
+
+/* A walk that stopped for want of a table is not worth remembering: it may have been finished since, but found no callers. */
+static __always_inline bool worth_remembering(enum walk_by how)
+{
+	__u32 zero = 0;
+	struct frames_rec *rec = bpf_map_lookup_elem(&scratch, &zero);
+
+	return how != BY_TABLES || !rec || rec->stop != UNWIND_STOP_NO_TABLE;
+}
+
+static __always_inline __u64 last_returns(void)
+{
+	__u32 zero = 0;
+	struct walk *w = bpf_map_lookup_elem(&walks, &zero);
+
+	return w ? w->returns : 0;
 }
 
 /*
@@ -435,10 +483,12 @@ static __always_inline void trust(struct thread *t, __u64 at, bool same, __u64 n
  * together have a budget; without a look the registers are believed, for 10 ms at the most.
  */
 static __always_inline __u64 place_of(void *ctx, struct thread *t, struct acc *acc, struct task_struct *task,
-				      struct cpu_acc *cpu, struct wait *wait, __u64 now)
+				      struct cpu_acc *cpu, struct wait *wait, __u64 now, enum walk_by how)
 {
 	__u64 at = wait->place >> 20, slot, whole, stack;
-	bool same;
+	struct near_stack *near_stack = NULL;
+	struct place_key *place;
+	bool same, by_returns;
 
 	BOUND(at, PLACES - 1);
 	if (!cpu->looks || (t->skip[at] && now - t->looked < period_ns)) {
@@ -463,26 +513,43 @@ static __always_inline __u64 place_of(void *ctx, struct thread *t, struct acc *a
 		return NO_PLACE;
 	}
 	whole = mix(wait->place, wait->reason);
-	if (wait->fp)
-		whole = mix(whole, callers(wait->sp, wait->fp));
-	whole |= 1;
-	for (slot = 0; slot < PLACES; slot++)
-		if (t->place[slot].whole == whole)
+	by_returns = how == BY_TABLES && wait->sp;
+	if (by_returns)
+		near_stack = near_of(wait->sp);
+	else
+		whole = (wait->fp ? mix(whole, callers(wait->sp, wait->fp)) : whole) | 1;
+	for (slot = 0; slot < PLACES; slot++) {
+		place = &t->place[slot];
+		if (!by_returns && place->whole == whole)
 			break;
+		if (by_returns && place->regs == wait->place && place->reason == wait->reason &&
+		    place->whole == returns_of(place, near_stack, whole))
+			break;
+	}
 	same = slot == t->recent[at];
 	if (slot == PLACES) {
 		if (!cpu->walks)
 			return NO_PLACE;
 		cpu->walks--;
-		stack = take_stack(ctx, task, task->tgid, task->group_leader->start_boottime, true, OWN_FRAMES);
+		stack = take_stack(ctx, task, task->tgid, task->group_leader->start_boottime, true, OWN_FRAMES,
+				   t->gen, how);
 		if (stack == HASH_NOT_TAKEN)
 			return NO_PLACE;
 		slot = t->oldest++;
 		BOUND(slot, PLACES - 1);
 		forget_place(t, acc, task, t->gen, slot);
-		t->place[slot].whole = whole;
-		t->place[slot].stack = stack;
-		t->place[slot].reason = wait->reason;
+		place = &t->place[slot];
+		place->stack = stack;
+		place->reason = wait->reason;
+		place->whole = 0;
+		place->regs = 0;
+		if (!worth_remembering(how))
+			return slot;
+		if (by_returns) {
+			place->returns = last_returns();
+			whole = returns_of(place, near_stack, whole);
+		}
+		place->whole = whole;
 	}
 	trust(t, at, same, now);
 	t->place[slot].regs = wait->place;
@@ -606,7 +673,7 @@ static __noinline int catch_up(struct thread *t, struct task_struct *task, __u64
 }
 
 static __always_inline void leave_cpu(void *ctx, struct task_struct *task, struct flip *f, struct cpu_acc *cpu, __u64 now,
-				      bool preempt)
+				      bool preempt, enum walk_by how)
 {
 	struct thread *t = thread_of(task, f, now, ST_ON_CPU);
 	__u32 state = task->__state;
@@ -638,13 +705,14 @@ static __always_inline void leave_cpu(void *ctx, struct task_struct *task, struc
 	if (wait.syscall != 0xFFFF)
 		t->call = wait.syscall + 1;
 	renew(cpu, now);
-	t->slot = place_of(ctx, t, acc, task, cpu, &wait, now);
+	t->slot = place_of(ctx, t, acc, task, cpu, &wait, now, how);
 	t->syscall = wait.syscall;
 	t->state = wait.reason;
 	t->off_since = now;
 }
 
-static __always_inline void take_cpu(struct task_struct *task, struct flip *f, struct cpu_acc *cpu, __u64 now)
+/* Not inlined: the verifier would look at it once for each way in which the other thread can leave. */
+static __noinline int take_cpu(struct task_struct *task, struct flip *f, struct cpu_acc *cpu, __u64 now)
 {
 	struct thread *t = thread_of(task, f, now, ST_PREEMPTED);
 	__u32 here = bpf_get_smp_processor_id(), bucket;
@@ -652,7 +720,7 @@ static __always_inline void take_cpu(struct task_struct *task, struct flip *f, s
 	__u64 waited;
 
 	if (!t)
-		return;
+		return 0;
 	acc = half(t, t->gen);
 	if (t->state == ST_WOKEN || t->state == ST_PREEMPTED) {
 		waited = uncharged(t, now);
@@ -691,6 +759,7 @@ static __always_inline void take_cpu(struct task_struct *task, struct flip *f, s
 	}
 	t->state = ST_ON_CPU;
 	t->state_since = now;
+	return 0;
 }
 
 static __always_inline void woken(struct task_struct *task, bool fresh)
@@ -721,8 +790,8 @@ static __always_inline void woken(struct task_struct *task, bool fresh)
 	t->state_since = now;
 }
 
-SEC("tp_btf/sched_switch")
-int BPF_PROG(sched_switch, bool preempt, struct task_struct *prev, struct task_struct *next)
+static __always_inline int switched(void *ctx, bool preempt, struct task_struct *prev, struct task_struct *next,
+				    enum walk_by how)
 {
 	struct flip *f = current_flip();
 	__u64 now = bpf_ktime_get_ns();
@@ -732,12 +801,24 @@ int BPF_PROG(sched_switch, bool preempt, struct task_struct *prev, struct task_s
 	if (!f || !f->gen || !cpu)
 		return 0;
 	if (prev->pid)
-		leave_cpu(ctx, prev, f, cpu, now, preempt);
+		leave_cpu(ctx, prev, f, cpu, now, preempt, how);
 	if (next->pid)
 		take_cpu(next, f, cpu, now);
 	cpu->switches++;
 	cpu->running_tid = next->pid;
 	return 0;
+}
+
+SEC("tp_btf/sched_switch")
+int BPF_PROG(sched_switch, bool preempt, struct task_struct *prev, struct task_struct *next)
+{
+	return switched(ctx, preempt, prev, next, BY_TABLES);
+}
+
+SEC("tp_btf/sched_switch")
+int BPF_PROG(sched_switch_fp, bool preempt, struct task_struct *prev, struct task_struct *next)
+{
+	return switched(ctx, preempt, prev, next, BY_FRAME_POINTERS);
 }
 
 SEC("tp_btf/sched_wakeup")

@@ -8,6 +8,8 @@
 #ifndef SBERF_STACKS_BPF_H
 #define SBERF_STACKS_BPF_H
 
+#include "unwind.bpf.h"
+
 struct stack_gen {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 16384);
@@ -79,6 +81,21 @@ static __always_inline void count_stack(struct stack_key *key, __u64 weight, __u
 	bump(&unrecorded, key, weight, count);
 }
 
+/* The hash that names a stack of `n` frames in both parts. */
+__noinline __u64 name_of(struct frames_rec *rec, __u64 hash, __u64 n)
+{
+	__u32 i;
+
+	if (!rec)
+		return HASH_NOT_TAKEN;
+	for (i = 0; i < 2 * MAX_FRAMES; i++) {
+		if (i >= n)
+			break;
+		hash = mix(hash, rec->ips[i]);
+	}
+	return hash <= HASH_UNRECORDED ? hash + 2 : hash;
+}
+
 /* Sends the frames unless user space has them; they count as sent only when they were. */
 static __always_inline void ship(struct frames_rec *rec, __u64 n)
 {
@@ -87,7 +104,7 @@ static __always_inline void ship(struct frames_rec *rec, __u64 n)
 
 	if (bpf_map_lookup_elem(&seen, &hash))
 		return;
-	BOUND(n, 0xff); /* 2 * MAX_FRAMES is 254 */
+	BOUND(n, 4 * MAX_FRAMES - 1);
 	if (n > 2 * MAX_FRAMES)
 		return;
 	if (bpf_ringbuf_output(&frames, rec, __builtin_offsetof(struct frames_rec, ips) + n * sizeof(__u64),
@@ -98,52 +115,75 @@ static __always_inline void ship(struct frames_rec *rec, __u64 n)
 }
 
 /*
+ * Programs that take stacks come twice, to be loaded as `how` it can be done: functions that are not static are verified even
+ * where nothing calls them, so a kernel that lacks what tables need must not see them.
+ */
+enum walk_by {
+	BY_FRAME_POINTERS,
+	BY_TABLES,
+};
+
+/* The user part: how many frames. */
+static __always_inline __u64 take_user(void *ctx, struct task_struct *task, struct frames_rec *rec, struct walk *w, __u64 gen,
+				       enum walk_by how)
+{
+	long got;
+
+	/* Half way through execve(2) the registers are of a program that is there no more. */
+	if (task->flags & (PF_KTHREAD | PF_IO_WORKER) || BPF_CORE_READ_BITFIELD(task, in_execve))
+		return 0;
+	if (how == BY_TABLES && unwind_user(task, rec, w, gen))
+		return rec->user;
+	got = bpf_get_stack(ctx, rec->ips, MAX_FRAMES * sizeof(__u64), BPF_F_USER_STACK);
+	rec->user = got < 0 ? got : got >> 3;
+	return got > 0 ? (__u64)got >> 3 : 0;
+}
+
+/*
  * Takes user and kernel stack of the current task. Returns the hash that names it, HASH_NOT_TAKEN if there is no
  * scratch. `skip`: innermost kernel frames that are our own.
  */
 static __always_inline __u64 take_stack(void *ctx, struct task_struct *task, __u32 tgid, __u64 start_ns, bool kernel,
-					__u64 skip)
+					__u64 skip, __u64 gen, enum walk_by how)
 {
 	__u32 zero = 0;
-	__u64 n, k, i, space = 0;
+	__u64 n, k, space = 0;
 	struct frames_rec *rec = bpf_map_lookup_elem(&scratch, &zero);
-	__u64 hash;
+	struct walk *w = NULL;
 	long got;
 
-	if (!rec)
+	if (how == BY_TABLES)
+		w = bpf_map_lookup_elem(&walks, &zero);
+	if (!rec || (how == BY_TABLES && !w))
 		return HASH_NOT_TAKEN;
 	rec->start_ns = start_ns;
 	rec->tgid = tgid;
 	rec->has_mm = task->mm != NULL;
 	rec->user = 0;
 	rec->kernel = 0;
-	n = 0;
-	if (rec->has_mm) {
-		got = bpf_get_stack(ctx, rec->ips, MAX_FRAMES * sizeof(__u64), BPF_F_USER_STACK);
-		rec->user = got < 0 ? got : got >> 3;
-		if (got > 0)
-			n = (__u64)got >> 3;
-	}
-	BOUND(n, MAX_FRAMES); /* 127: a mask */
+	rec->by_table = 0;
+	rec->stop = 0;
+	rec->pending = 0;
+	n = rec->has_mm ? take_user(ctx, task, rec, w, gen, how) : 0;
+	BOUND(n, 2 * MAX_FRAMES - 1); /* a mask */
+	if (n > MAX_FRAMES)
+		n = MAX_FRAMES;
 	if (kernel) {
 		got = bpf_get_stack(ctx, &rec->ips[n], MAX_FRAMES * sizeof(__u64), skip);
 		rec->kernel = got < 0 ? got : got >> 3;
 		if (got > 0) {
 			k = (__u64)got >> 3;
-			BOUND(k, MAX_FRAMES);
+			BOUND(k, 2 * MAX_FRAMES - 1);
 			n += k;
 		}
 	}
 	/* Addresses belong to an address space: the same ones mean other code after exec. */
 	bpf_probe_read_kernel(&space, sizeof(space), &task->mm); /* as a number, which a typed pointer is not */
-	hash = mix(start_ns ^ ((__u64)tgid << 32), space);
-	for (i = 0; i < 2 * MAX_FRAMES && i < n; i++)
-		hash = mix(hash, rec->ips[i]);
-	if (hash <= HASH_UNRECORDED)
-		hash += 2;
-	rec->hash = hash;
+	rec->hash = name_of(rec, mix(start_ns ^ ((__u64)tgid << 32), space ^ rec->stop), n);
+	if (how == BY_TABLES && rec->stop == UNWIND_STOP_NO_TABLE)
+		snapshot(w, rec);
 	ship(rec, n);
-	return hash;
+	return rec->hash;
 }
 
 #endif

@@ -27,7 +27,7 @@ const MAX_OPEN: usize = 256;
 
 /// Identity of a file that outlives its path. Not ctime: unlinking changes that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct FileKey {
+pub struct FileKey {
     dev: (u32, u32),
     inode: u64,
     bytes: u64,
@@ -114,8 +114,20 @@ impl Files {
         interner: &mut Interner,
         names: &mut Names,
     ) -> usize {
-        let role = Role::of(&mapping.path, is_program);
         let opened = process.and_then(|process| open_mapped(process, mapping));
+        self.find_opened(opened, mapping, is_program, interner, names)
+    }
+
+    /// The same with the file that was opened, if it could be.
+    pub fn find_opened(
+        &mut self,
+        opened: Option<(FileKey, OwnedFd)>,
+        mapping: &Mapping,
+        is_program: bool,
+        interner: &mut Interner,
+        names: &mut Names,
+    ) -> usize {
+        let role = Role::of(&mapping.path, is_program);
         let index = match &opened {
             Some((key, _)) => self.by_key.get(&(*key, role == Role::Program)),
             None => self.by_mapping.get(&(mapping.dev, mapping.inode, mapping.path.clone())),
@@ -264,7 +276,7 @@ fn read_files(jobs: &Receiver<Job>) {
 
 /// Opens the mapped file itself: by its mapping, else (without CAP_CHECKPOINT_RESTORE) as the program of the process,
 /// else by its path as the process sees it; the latter two only if they are still the same inode.
-fn open_mapped(process: &OwnedFd, mapping: &Mapping) -> Option<(FileKey, OwnedFd)> {
+pub fn open_mapped(process: &OwnedFd, mapping: &Mapping) -> Option<(FileKey, OwnedFd)> {
     let by_mapping = openat(process, mapping.map_files_name(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
     if let Some(found) = by_mapping.ok().and_then(with_key) {
         return Some(found);

@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
-use crate::tick::{Frame, FrameId, FrameKind, Module, ModuleId, Names, Stack, StackEnd, StackId};
+use crate::tick::{Frame, FrameId, FrameKind, Module, ModuleId, Names, Stack, StackEnd, StackId, Walk};
 
 /// About 20 MB of table.
 const MAX_FRAMES: usize = 500_000;
@@ -68,13 +68,13 @@ impl Interner {
     }
 
     /// What a stack is really, that was sent as something else.
-    pub fn replace(&mut self, id: StackId, frames: &[FrameId], end: StackEnd, names: &mut Names) {
+    pub fn replace(&mut self, id: StackId, frames: &[FrameId], end: StackEnd, walk: Walk, names: &mut Names) {
         self.stacks.entry(self.hash(frames, end)).or_insert(id);
-        names.stacks.push((id, Stack { frames: frames.to_vec(), end }));
+        names.stacks.push((id, Stack { frames: frames.to_vec(), end, walk }));
     }
 
-    /// The id of a stack, root first.
-    pub fn stack(&mut self, frames: &[FrameId], end: StackEnd, names: &mut Names) -> StackId {
+    /// The id of a stack, root first. Stacks that differ only in how they were walked are the same.
+    pub fn stack(&mut self, frames: &[FrameId], end: StackEnd, walk: Walk, names: &mut Names) -> StackId {
         let hash = self.hash(frames, end);
         if let Some(&id) = self.stacks.get(&hash) {
             return id;
@@ -82,10 +82,16 @@ impl Interner {
         if self.stacks.len() >= MAX_STACKS {
             self.stacks.clear();
         }
+        let id = self.provisional(frames, end, walk, names);
+        self.stacks.insert(hash, id);
+        id
+    }
+
+    /// An id for a stack that is going to be replaced, so for this one alone.
+    pub fn provisional(&mut self, frames: &[FrameId], end: StackEnd, walk: Walk, names: &mut Names) -> StackId {
         let id = StackId(self.next_stack);
         self.next_stack += 1;
-        self.stacks.insert(hash, id);
-        names.stacks.push((id, Stack { frames: frames.to_vec(), end }));
+        names.stacks.push((id, Stack { frames: frames.to_vec(), end, walk }));
         id
     }
 
@@ -108,10 +114,10 @@ mod tests {
         assert_eq!(interner.frame(module, 1, FrameKind::User, &mut names), (a, false));
         let (b, _) = interner.frame(module, 1, FrameKind::Jit, &mut names);
         assert_ne!(a, b);
-        let stack = interner.stack(&[a, b], StackEnd::Complete, &mut names);
-        assert_eq!(interner.stack(&[a, b], StackEnd::Complete, &mut names), stack);
-        assert_ne!(interner.stack(&[a, b], StackEnd::Broken, &mut names), stack);
-        assert_ne!(interner.stack(&[b, a], StackEnd::Complete, &mut names), stack);
+        let stack = interner.stack(&[a, b], StackEnd::Complete, Walk::Tables, &mut names);
+        assert_eq!(interner.stack(&[a, b], StackEnd::Complete, Walk::Tables, &mut names), stack);
+        assert_ne!(interner.stack(&[a, b], StackEnd::Broken, Walk::Tables, &mut names), stack);
+        assert_ne!(interner.stack(&[b, a], StackEnd::Complete, Walk::Tables, &mut names), stack);
         assert_eq!((names.modules.len(), names.frames.len(), names.stacks.len()), (1, 2, 3));
     }
 

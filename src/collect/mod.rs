@@ -26,6 +26,7 @@ mod reconcile;
 mod reread;
 mod sigbus;
 mod spaces;
+mod taken;
 
 pub mod local_time;
 #[cfg(test)]

@@ -13,12 +13,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::elf::Root;
-use super::files::Files;
+use super::files::{FileKey, Files};
 use super::intern::Interner;
 use super::kernel::{KernelModules, vdso};
+use super::mappings::Mapping;
 use super::spaces::{Nowhere, Parts, Place, Space, Spaces, Why};
 use super::symbols::{Code, Found, SymbolWorker, Want};
-use crate::tick::{FrameId, FrameKind, Module, ModuleId, ModuleKind, Names, ProcessKey, StackEnd, StackId, Symbol};
+use super::taken::{Tag, Taken, Walked, Where, Word, end_of};
+use super::unwind::Stop;
+use crate::tick::{
+    FoundBy, FrameId, FrameKind, Module, ModuleId, ModuleKind, Names, ProcessKey, StackEnd, StackId, Symbol, Walk,
+};
 
 /// Names that wait to be asked for, at most; a machine that shows more new code than this in one tick shows addresses.
 const MAX_PENDING: usize = 200_000;
@@ -39,6 +44,8 @@ pub struct Resolver {
     located: Vec<Located>,
     frames: Vec<FrameId>,
     unjudged: Vec<Unjudged>,
+    /// What has a table, as the kernel side names it.
+    tabled: FxHashMap<Tag, Tabled>,
     /// Frames whose name was sent because they are a thread's first function.
     roots: FxHashSet<FrameId>,
     unasked: u64,
@@ -49,8 +56,35 @@ struct Unjudged {
     id: StackId,
     process: ProcessKey,
     /// The user part, then the kernel part, each leaf first.
-    ips: Box<[u64]>,
+    words: Box<[u64]>,
     users: usize,
+    walked: Walked,
+}
+
+impl Unjudged {
+    fn taken(&self) -> Taken<'_> {
+        let (user, kernel) = self.words.split_at(self.users.min(self.words.len()));
+        Taken { user, kernel, walked: self.walked }
+    }
+}
+
+/// A mapped file that has a table, open, and how one process has it mapped.
+#[derive(Debug)]
+pub struct TabledFile {
+    /// The file itself.
+    pub opened: (FileKey, OwnedFd),
+    /// A mapping of it.
+    pub mapping: Mapping,
+    /// It is what that process executes.
+    pub is_program: bool,
+}
+
+/// What has a table.
+enum Tabled {
+    /// A file, by its index.
+    File(usize),
+    /// The kernel's page.
+    Vdso(ModuleId),
 }
 
 /// Modules that are not files, made when first needed.
@@ -67,16 +101,23 @@ impl Fixed {
     }
 }
 
-/// One user address, found.
+/// One user frame, found.
 #[derive(Clone, Copy)]
 struct Located {
     frame: FrameId,
+    found: FoundBy,
     /// In a thread's first function.
     root: bool,
     /// Not where code is.
     stray: bool,
     /// Whether it is a first function is not known yet.
     pending: bool,
+}
+
+impl Located {
+    fn new(frame: FrameId) -> Self {
+        Located { frame, found: FoundBy::Registers, root: false, stray: false, pending: false }
+    }
 }
 
 impl Resolver {
@@ -94,71 +135,82 @@ impl Resolver {
             located: Vec::new(),
             frames: Vec::new(),
             unjudged: Vec::new(),
+            tabled: FxHashMap::default(),
             roots: FxHashSet::default(),
             unasked: 0,
         }
     }
 
-    /// Interns a stack drained from the kernel. Both parts are leaf first, as `bpf_get_stack` gives them, zeroes at
-    /// their end allowed. `user_error` is a negative errno when the user part could not be taken, 0 when it could or there
-    /// is none; `truncated` says that the walk met its limit of depth.
+    /// Interns a stack drained from the kernel.
     ///
     /// Where it ends may not be known at once (a file is read by another thread): then it is sent as broken, and again
     /// under the same id when it proves complete.
-    pub fn stack(
-        &mut self,
-        process: ProcessKey,
-        user_ips: &[u64],
-        kernel_ips: &[u64],
-        user_error: i32,
-        truncated: bool,
-        names: &mut Names,
-    ) -> StackId {
-        let end = self.take(process, user_ips, kernel_ips, user_error, truncated, names);
-        let id = self.interner.stack(&self.frames, end, names);
+    pub fn stack(&mut self, process: ProcessKey, taken: Taken<'_>, names: &mut Names) -> StackId {
+        let (end, walk) = self.take(process, taken, names);
+        let id = self.interner.stack(&self.frames, end, walk, names);
         if end != StackEnd::Complete
             && self.located.iter().any(|located| located.pending)
             && self.unjudged.len() < MAX_UNJUDGED
         {
-            let ips = user_ips.iter().chain(kernel_ips).copied().collect();
-            self.unjudged.push(Unjudged { id, process, ips, users: user_ips.len() });
+            let words = taken.user.iter().chain(taken.kernel).copied().collect();
+            self.unjudged.push(Unjudged { id, process, words, users: taken.user.len(), walked: taken.walked });
         }
         id
     }
 
-    /// Finds the frames of a stack, root first, and why its user part ends.
-    fn take(
-        &mut self,
-        process: ProcessKey,
-        user_ips: &[u64],
-        kernel_ips: &[u64],
-        user_error: i32,
-        truncated: bool,
-        names: &mut Names,
-    ) -> StackEnd {
-        self.locate(process, user_ips, names);
-        let end = self.judge(user_error, truncated);
+    /// Interns a stack that is not whole and going to be completed.
+    pub fn provisional(&mut self, process: ProcessKey, taken: Taken<'_>, names: &mut Names) -> StackId {
+        let (end, walk) = self.take(process, taken, names);
+        self.interner.provisional(&self.frames, end, walk, names)
+    }
+
+    /// What that stack really is.
+    pub fn complete(&mut self, id: StackId, process: ProcessKey, taken: Taken<'_>, names: &mut Names) {
+        let (end, walk) = self.take(process, taken, names);
+        self.interner.replace(id, &self.frames, end, walk, names);
+    }
+
+    /// Finds the frames of a stack, root first, why its user part ends, and how that was walked.
+    fn take(&mut self, process: ProcessKey, taken: Taken<'_>, names: &mut Names) -> (StackEnd, Walk) {
+        self.locate(process, taken, names);
+        let end = self.judge(taken.walked);
+        let walk = match taken.walked {
+            Walked::FramePointers { .. } => Walk::FramePointers,
+            Walked::Tables(_) => Walk::of(self.located.iter().rev().map(|located| located.found)),
+        };
         self.frames.clear();
         self.frames.extend(self.located.iter().rev().map(|located| located.frame));
-        let depth = kernel_ips.iter().position(|&ip| ip == 0).unwrap_or(kernel_ips.len());
-        for (depth, &ip) in kernel_ips[..depth].iter().enumerate().rev() {
+        let depth = taken.kernel.iter().position(|&ip| ip == 0).unwrap_or(taken.kernel.len());
+        for (depth, &ip) in taken.kernel[..depth].iter().enumerate().rev() {
             let frame = self.kernel_frame(if depth == 0 { ip } else { ip - 1 }, names);
             self.frames.push(frame);
         }
-        end
+        (end, walk)
     }
 
     /// Looks again at the stacks whose end was not known, now that files have been read.
     fn judge_again(&mut self, names: &mut Names) {
         for unjudged in std::mem::take(&mut self.unjudged) {
-            let (user_ips, kernel_ips) = unjudged.ips.split_at(unjudged.users);
-            let end = self.take(unjudged.process, user_ips, kernel_ips, 0, false, names);
+            let (end, walk) = self.take(unjudged.process, unjudged.taken(), names);
             if end == StackEnd::Complete {
-                self.interner.replace(unjudged.id, &self.frames, end, names);
+                self.interner.replace(unjudged.id, &self.frames, end, walk, names);
             } else if self.located.iter().any(|located| located.pending) {
                 self.unjudged.push(unjudged);
             }
         }
+    }
+
+    /// A file has a table, and frames in it are told by this tag from now on.
+    pub fn tabled_file(&mut self, tag: Tag, file: TabledFile, names: &mut Names) {
+        let TabledFile { opened, mapping, is_program } = file;
+        let index = self.files.find_opened(Some(opened), &mapping, is_program, &mut self.interner, names);
+        self.tabled.insert(tag, Tabled::File(index));
+    }
+
+    /// The vDSO has one.
+    pub fn tabled_vdso(&mut self, tag: Tag, names: &mut Names) {
+        let module = self.fixed.get("[vdso]", ModuleKind::Vdso, &mut self.interner, names);
+        self.tabled.insert(tag, Tabled::Vdso(module));
     }
 
     /// A stack of one note, `[stack not taken]` or `[unrecorded]`.
@@ -168,7 +220,7 @@ impl Resolver {
         if new {
             names.symbols.push((frame, Symbol { function: text.to_owned(), ..Symbol::default() }));
         }
-        self.interner.stack(&[frame], StackEnd::NotTaken, names)
+        self.interner.stack(&[frame], StackEnd::NotTaken, Walk::default(), names)
     }
 
     /// Asks for the names of all new frames, and takes those that arrived. To be called after each drain, and when
@@ -237,36 +289,50 @@ impl Resolver {
         self.unjudged.is_empty()
     }
 
-    fn locate(&mut self, process: ProcessKey, user_ips: &[u64], names: &mut Names) {
+    fn locate(&mut self, process: ProcessKey, taken: Taken<'_>, names: &mut Names) {
         self.located.clear();
-        if user_ips.is_empty() {
+        if taken.user.is_empty() {
             return;
         }
         let now = Instant::now();
-        let Resolver { interner, spaces, files, fixed, pending, jit, located, roots, .. } = self;
-        let space = spaces.get(process, now);
+        let Resolver { interner, spaces, files, fixed, pending, jit, located, roots, tabled, .. } = self;
         let mut finder = Finder { process, interner, files, fixed, pending, jit, roots, names };
-        for (depth, &ip) in user_ips.iter().take_while(|&&ip| ip != 0).enumerate() {
-            let address = if depth == 0 { ip } else { ip - 1 };
-            located.push(match space.at(address, now) {
-                Ok(index) => finder.code(space, index, address),
-                Err(Nowhere::NotCode) => Located { stray: true, ..finder.nameless("[unmapped]", address) },
-                Err(Nowhere::Unknown(Why::Gone)) => finder.nameless("[exited]", address),
-                Err(Nowhere::Unknown(Why::Denied)) => finder.nameless("[no access]", address),
-            });
+        let by_tables = matches!(taken.walked, Walked::Tables(_));
+        for (depth, &word) in taken.user.iter().take_while(|&&word| word != 0).enumerate() {
+            let (at, found) = match by_tables {
+                true => (Word(word).at(), Word(word).found()),
+                false if depth == 0 => (Where::Address(word), FoundBy::Registers),
+                false => (Where::Address(word - 1), FoundBy::FramePointer),
+            };
+            let place = match at {
+                Where::Address(address) => finder.address(spaces, address, now),
+                Where::File { tag, offset } => finder.tabled(tabled.get(&tag), offset),
+            };
+            located.push(Located { found, ..place });
         }
     }
 
     /// Cuts what cannot be, and says why the user part ends where it now does.
-    fn judge(&mut self, user_error: i32, truncated: bool) -> StackEnd {
+    fn judge(&mut self, walked: Walked) -> StackEnd {
         if self.located.is_empty() {
-            return if user_error < 0 { StackEnd::Unreadable(-user_error) } else { StackEnd::KernelOnly };
+            return match walked {
+                Walked::FramePointers { error, .. } if error < 0 => StackEnd::Unreadable(-error),
+                _ => StackEnd::KernelOnly,
+            };
+        }
+        if walked == Walked::Tables(Stop::End) {
+            return StackEnd::Complete;
         }
         if let Some(root) = self.located.iter().rposition(|located| located.root) {
             // Nothing calls a thread's first function: a walk that went on followed a register that was no frame pointer.
             self.located.truncate(root + 1);
             return StackEnd::Complete;
         }
+        let truncated = match walked {
+            // Each frame was looked at when it was found; what is mapped there by now says nothing.
+            Walked::Tables(stop) => return end_of(stop),
+            Walked::FramePointers { truncated, .. } => truncated,
+        };
         // A "return address" where no code is: from there on the walk followed something else. The leaf was no guess.
         let sound = self.located.iter().skip(1).position(|located| located.stray).map(|at| at + 1);
         self.located.truncate(sound.unwrap_or(usize::MAX));
@@ -300,10 +366,28 @@ struct Finder<'a> {
 }
 
 impl Finder<'_> {
+    fn address(&mut self, spaces: &mut Spaces, address: u64, now: Instant) -> Located {
+        let space = spaces.get(self.process, now);
+        match space.at(address, now) {
+            Ok(index) => self.code(space, index, address),
+            Err(Nowhere::NotCode) => Located { stray: true, ..self.nameless("[unmapped]", address) },
+            Err(Nowhere::Unknown(Why::Gone)) => self.nameless("[exited]", address),
+            Err(Nowhere::Unknown(Why::Denied)) => self.nameless("[no access]", address),
+        }
+    }
+
+    fn tabled(&mut self, tabled: Option<&Tabled>, offset: u64) -> Located {
+        match tabled {
+            Some(&Tabled::File(file)) => self.file(file, offset),
+            Some(&Tabled::Vdso(module)) => self.vdso(module, offset, true),
+            None => self.nameless("[unloaded]", offset),
+        }
+    }
+
     fn nameless(&mut self, module: &'static str, address: u64) -> Located {
         let module = self.fixed.get(module, ModuleKind::Anonymous, self.interner, self.names);
         let (frame, _) = self.interner.frame(module, address, FrameKind::User, self.names);
-        Located { frame, root: false, stray: false, pending: false }
+        Located::new(frame)
     }
 
     fn code(&mut self, space: &mut Space, index: usize, address: u64) -> Located {
@@ -317,7 +401,7 @@ impl Finder<'_> {
             Place::Jit(module) => self.jit(module, address, dir),
             Place::Nameless(module) => {
                 let (frame, _) = self.interner.frame(module, address, FrameKind::User, self.names);
-                Located { frame, root: false, stray: false, pending: false }
+                Located::new(frame)
             }
         }
     }
@@ -365,7 +449,7 @@ impl Finder<'_> {
         {
             self.pending.push(Want { frame, code: Code::Elf(module, Arc::clone(image)), offset });
         }
-        Located { frame, root: false, stray: false, pending: false }
+        Located::new(frame)
     }
 
     fn jit(&mut self, module: ModuleId, address: u64, dir: Option<&Arc<OwnedFd>>) -> Located {
@@ -373,7 +457,7 @@ impl Finder<'_> {
         if new && let Some(dir) = dir {
             self.pending.push(Want { frame, code: Code::Jit(self.process, Arc::clone(dir)), offset: address });
         }
-        Located { frame, root: false, stray: false, pending: false }
+        Located::new(frame)
     }
 
     fn file(&mut self, index: usize, offset: u64) -> Located {
@@ -393,7 +477,7 @@ impl Finder<'_> {
             let symbol = Symbol { function: (*name).into(), offset: offset - range.start, ..Symbol::default() };
             self.names.symbols.push((frame, symbol));
         }
-        Located { frame, root: root.is_some(), stray: false, pending }
+        Located { root: root.is_some(), pending, ..Located::new(frame) }
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::mappings::{ns_per_clock_tick, start_ticks};
 use super::modules::Resolver;
 use super::symbols::SymbolWorker;
+use super::taken::{Taken, Walked};
 use crate::tick::{FrameId, FrameKind, Names, ProcessKey, Stack, StackEnd, StackId};
 
 /// How long a busy machine may take.
@@ -25,7 +26,7 @@ impl Session {
 
     /// Interned, and judged even if its files were read late.
     fn stack(&mut self, process: ProcessKey, ips: &[u64]) -> StackId {
-        let stack = self.resolver.stack(process, ips, &[], 0, false, &mut self.names);
+        let stack = self.resolver.stack(process, walked(ips, false), &mut self.names);
         let until = Instant::now() + PATIENCE;
         while !self.resolver.has_judged_all() && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(2));
@@ -70,6 +71,11 @@ impl Session {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
+}
+
+/// A user part that was walked by frame pointers.
+fn walked(user: &[u64], truncated: bool) -> Taken<'_> {
+    Taken { user, kernel: &[], walked: Walked::FramePointers { error: 0, truncated } }
 }
 
 fn key(pid: u32) -> ProcessKey {
@@ -178,7 +184,7 @@ fn walks_to_the_first_function_are_complete() {
         let broken = session.stack(process, &walk[..3]);
         assert_eq!(session.end(broken), StackEnd::Broken);
         assert_eq!(session.functions(broken), ["outer", "inner", "walk"]);
-        let cut = session.resolver.stack(process, &walk[..3], &[], 0, true, &mut session.names);
+        let cut = session.resolver.stack(process, walked(&walk[..3], true), &mut session.names);
         assert_eq!(session.end(cut), StackEnd::Truncated);
     }
 }
@@ -189,7 +195,7 @@ fn a_stack_whose_files_are_read_late_is_sent_again() {
     let mut session = Session::start();
     session.resolver.be_impatient();
     let (process, walk) = (fixture.key(), fixture.addresses());
-    let stack = session.resolver.stack(process, &walk, &[], 0, false, &mut session.names);
+    let stack = session.resolver.stack(process, walked(&walk, false), &mut session.names);
     assert_eq!(session.end(stack), StackEnd::Broken);
     assert!(!session.resolver.has_judged_all());
     assert_eq!(session.stack(process, &walk[..2]), StackId(1));
@@ -314,7 +320,10 @@ fn kernel_notes_and_empty_stacks() {
     let process = ProcessKey { tgid: 2, start_ns: 0 };
     if schedule != 0 {
         let names = &mut session.names;
-        let stack = session.resolver.stack(process, &[], &[schedule + 8, schedule + 9, 0, 7], 0, false, names);
+        let stack = {
+            let kernel = &[schedule + 8, schedule + 9, 0, 7];
+            session.resolver.stack(process, Taken { kernel, ..walked(&[], false) }, names)
+        };
         assert_eq!(session.end(stack), StackEnd::KernelOnly);
         assert_eq!(session.functions(stack), ["schedule", "schedule"]);
         let frames = session.frames(stack);
@@ -322,7 +331,10 @@ fn kernel_notes_and_empty_stacks() {
     } else {
         eprintln!("skipped in part: addresses of the kernel are hidden");
     }
-    let unreadable = session.resolver.stack(process, &[], &[], -14, false, &mut session.names);
+    let unreadable = {
+        let unread = Walked::FramePointers { error: -14, truncated: false };
+        session.resolver.stack(process, Taken { walked: unread, ..walked(&[], false) }, &mut session.names)
+    };
     assert_eq!(session.end(unreadable), StackEnd::Unreadable(14));
     let note = session.resolver.note("[stack not taken]", &mut session.names);
     assert_eq!(session.end(note), StackEnd::NotTaken);

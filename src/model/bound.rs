@@ -117,7 +117,7 @@ mod tests {
             ..tick(nth)
         };
         let frames = tick.names.stacks[0].1.frames.clone();
-        let stack = |id| (StackId(id), Stack { frames: frames.clone(), end: StackEnd::Complete });
+        let stack = |id| (StackId(id), Stack { frames: frames.clone(), end: StackEnd::Complete, ..Stack::default() });
         tick.names.stacks.extend((first..first + new).map(stack));
         tick.stacks = (first..first + new).map(|id| weight(7, Lens::OnCpu, id, 1)).collect();
         tick.stacks.push(weight(7, Lens::OnCpu, 0, 100));

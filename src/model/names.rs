@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use super::dense::Dense;
 use crate::tick::{
     Detail, Frame, FrameId, FrameKind, Inlined, Line, Module, ModuleId, ModuleKind, Names, Stack, StackEnd, StackId,
-    Symbol,
+    Symbol, Walk,
 };
 
 /// The names known so far, by id, as the source gave them.
@@ -136,7 +136,11 @@ fn bytes_of(names: &Names) -> usize {
 }
 
 fn stack_bytes(stack: &Stack) -> usize {
-    size_of::<(StackId, Stack)>() + 8 + size_of_val(stack.frames.as_slice())
+    let runs = match &stack.walk {
+        Walk::Mixed(runs) => size_of_val(runs.as_slice()),
+        Walk::FramePointers | Walk::Tables => 0,
+    };
+    size_of::<(StackId, Stack)>() + 8 + size_of_val(stack.frames.as_slice()) + runs
 }
 
 fn symbol_bytes(symbol: &Symbol) -> usize {
@@ -161,7 +165,9 @@ fn module_bytes(module: &Module) -> usize {
 
 fn bounded(mut stack: Stack) -> Stack {
     if stack.frames.len() > MAX_FRAMES {
-        stack.frames.drain(..stack.frames.len() - MAX_FRAMES);
+        let excess = stack.frames.len() - MAX_FRAMES;
+        stack.frames.drain(..excess);
+        stack.walk = stack.walk.without_first(excess);
         stack.end = StackEnd::Truncated;
     }
     stack

@@ -70,7 +70,7 @@ pub fn names(functions: &[&str], stacks: &[&[&str]]) -> Names {
     let place = |function: &&str| functions.iter().position(|have| have == function).map(|at| FrameId(at as u32));
     for (id, stack) in (0..).map(StackId).zip(stacks) {
         let frames = stack.iter().filter_map(place).collect();
-        names.stacks.push((id, Stack { frames, end: StackEnd::Complete }));
+        names.stacks.push((id, Stack { frames, end: StackEnd::Complete, ..Stack::default() }));
     }
     names
 }

@@ -15,8 +15,8 @@ mod names;
 
 pub use hist::{BUCKETS, Hist, bucket_high, bucket_low, bucket_mid, bucket_of};
 pub use names::{
-    Detail, Frame, FrameId, FrameKind, Inlined, Line, Module, ModuleId, ModuleKind, Names, Stack, StackEnd, StackId,
-    Symbol,
+    Detail, FoundBy, Frame, FrameId, FrameKind, Inlined, Line, Module, ModuleId, ModuleKind, Names, Stack, StackEnd,
+    StackId, Symbol, Walk,
 };
 
 use serde::{Deserialize, Serialize};

@@ -172,6 +172,14 @@ pub enum StackEnd {
     KernelOnly,
     /// Not walked: over budget, or no room.
     NotTaken,
+    /// The unwind table of a file was not there yet.
+    NoTable,
+    /// A return address led to where no code is.
+    NotCode,
+    /// What the file says of how to find the caller cannot be followed.
+    NoRule,
+    /// The caller's frame would not lie above its callee's.
+    Stuck,
 }
 
 impl StackEnd {
@@ -184,6 +192,86 @@ impl StackEnd {
             StackEnd::Unreadable(_) => "unreadable",
             StackEnd::KernelOnly => "kernel only",
             StackEnd::NotTaken => "not taken",
+            StackEnd::NoTable => "no unwind table yet",
+            StackEnd::NotCode => "return to where no code is",
+            StackEnd::NoRule => "no rule to unwind by",
+            StackEnd::Stuck => "frame does not lie above its callee",
+        }
+    }
+}
+
+/// How a frame of the user part was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum FoundBy {
+    /// It ran: the registers point at it.
+    Registers,
+    /// By what the file of the frame inside it says of that (`.eh_frame`).
+    Table,
+    /// A signal interrupted it: the kernel saved its registers on the stack.
+    Signal,
+    /// By the frame pointer. Code that uses that register for something else may have led astray.
+    FramePointer,
+    /// By a sequence of instructions that is known from code made at run time.
+    Thunk,
+    /// It looks like a return address.
+    Guess,
+}
+
+/// How the user part of a stack was walked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Walk {
+    /// By frame pointers throughout.
+    #[default]
+    FramePointers,
+    /// By tables throughout.
+    Tables,
+    /// By tables, with something else in between: runs of frames found in the same way, root first.
+    Mixed(Vec<(FoundBy, u16)>),
+}
+
+impl Walk {
+    /// Of frames that were found so, root first.
+    pub fn of(found: impl IntoIterator<Item = FoundBy>) -> Walk {
+        let mut runs: Vec<(FoundBy, u16)> = Vec::new();
+        for by in found {
+            match runs.last_mut() {
+                Some((last, count)) if *last == by => *count = count.saturating_add(1),
+                _ => runs.push((by, 1)),
+            }
+        }
+        match runs.iter().any(|(by, _)| !matches!(by, FoundBy::Table | FoundBy::Registers)) {
+            true => Walk::Mixed(runs),
+            false => Walk::Tables,
+        }
+    }
+
+    /// The same without its outermost frames.
+    pub fn without_first(self, count: usize) -> Walk {
+        let Walk::Mixed(mut runs) = self else { return self };
+        let mut left = count;
+        for (_, frames) in &mut runs {
+            let cut = left.min(usize::from(*frames));
+            *frames -= cut as u16;
+            left -= cut;
+        }
+        runs.retain(|(_, frames)| *frames > 0);
+        Walk::Mixed(runs)
+    }
+
+    /// How the frame `at` (root first) of the user part was found. The innermost is where the registers point, however the
+    /// others were found; only a mixed walk tells it from those.
+    pub fn found(&self, at: usize) -> FoundBy {
+        match self {
+            Walk::FramePointers => FoundBy::FramePointer,
+            Walk::Tables => FoundBy::Table,
+            Walk::Mixed(runs) => {
+                let mut before = 0;
+                let run = runs.iter().find(|(_, count)| {
+                    before += usize::from(*count);
+                    at < before
+                });
+                run.map_or(FoundBy::Registers, |(by, _)| *by)
+            }
         }
     }
 }
@@ -196,4 +284,23 @@ pub struct Stack {
     pub frames: Vec<FrameId>,
     /// Why the user part ends (at its root) where it does.
     pub end: StackEnd,
+    /// How the user part was found.
+    pub walk: Walk,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_know_how_they_were_found() {
+        use FoundBy::*;
+        assert_eq!(Walk::of([Table, Table, Registers]), Walk::Tables);
+        let mixed = Walk::of([Table, Table, FramePointer, FramePointer, Registers]);
+        assert_eq!(mixed, Walk::Mixed(vec![(Table, 2), (FramePointer, 2), (Registers, 1)]));
+        let found: Vec<_> = (0..6).map(|at| mixed.found(at)).collect();
+        assert_eq!(found, [Table, Table, FramePointer, FramePointer, Registers, Registers]);
+        assert_eq!(mixed.without_first(3), Walk::Mixed(vec![(FramePointer, 1), (Registers, 1)]));
+        assert_eq!(Walk::default().found(0), FramePointer);
+    }
 }

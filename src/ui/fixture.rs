@@ -123,7 +123,7 @@ fn add_stacks(tick: &mut Tick) {
         tick.names.frames.push((FrameId(id), frame));
         tick.names.symbols.push((FrameId(id), Symbol { function: function.into(), ..Symbol::default() }));
     }
-    let stack = Stack { frames: vec![FrameId(0), FrameId(1)], end: StackEnd::Complete };
+    let stack = Stack { frames: vec![FrameId(0), FrameId(1)], end: StackEnd::Complete, ..Stack::default() };
     tick.names.stacks = vec![(StackId(0), stack)];
     tick.stacks = vec![StackWeight { process: key(4711), lens: Lens::OnCpu, stack: StackId(0), weight: 7, count: 7 }];
 }

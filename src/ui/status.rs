@@ -57,7 +57,7 @@ pub fn render(status: &Status, model: &Model, theme: &Theme, area: Rect, buf: &m
         Piece { drop: 0, spans: position(status, model, theme) },
     ];
     let right = vec![
-        Piece { drop: 1, spans: complete(status.samples, area.width >= ROOMY, theme) },
+        Piece { drop: 1, spans: complete(status.samples, area.width >= ROOMY, by_fp(model), theme) },
         Piece { drop: 0, spans: lost(model, theme) },
         Piece { drop: 1, spans: own_cost(model, theme) },
     ];
@@ -142,8 +142,12 @@ fn position<'a>(status: &Status, model: &Model, theme: &Theme) -> Vec<Span<'a>> 
 const ROOMY: u16 = 110;
 
 /// Share of the tick's samples whose user stack reaches its first function.
-fn complete<'a>((samples, complete): (u64, u64), roomy: bool, theme: &Theme) -> Vec<Span<'a>> {
-    let what = if roomy { "stacks complete " } else { "stacks " };
+fn complete<'a>((samples, complete): (u64, u64), roomy: bool, by_fp: bool, theme: &Theme) -> Vec<Span<'a>> {
+    let what = match (by_fp, roomy) {
+        (true, _) => "fp stacks ",
+        (false, true) => "stacks complete ",
+        (false, false) => "stacks ",
+    };
     if samples == 0 {
         return vec![Span::styled(what, theme.dim()), Span::styled(format::NONE, theme.text())];
     }
@@ -153,6 +157,11 @@ fn complete<'a>((samples, complete): (u64, u64), roomy: bool, theme: &Theme) -> 
     let tenths = (share * 1000.0).floor() / 10.0;
     let text = if complete == samples { "100%".into() } else { format!("{tenths:.1}%") };
     vec![Span::styled(what, theme.dim()), Span::styled(text, style)]
+}
+
+/// Stacks are walked by frame pointers, for a reason that help tells.
+fn by_fp(model: &Model) -> bool {
+    model.session().lenses.iter().any(|lens| lens.name == "unwind" && lens.off.is_some())
 }
 
 fn lost<'a>(model: &Model, theme: &Theme) -> Vec<Span<'a>> {

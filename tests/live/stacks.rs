@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use sberf::collect::live::LiveOptions;
-use sberf::tick::{Lens, Loss, StackWeight, State, Tick};
+use sberf::tick::{Lens, Loss, StackEnd, StackWeight, State, Tick};
 
 use crate::machine::{machine, now_ns};
 use crate::recording::{Recorded, Recording};
@@ -21,6 +21,8 @@ struct Account {
     taken: HashMap<usize, u64>,
     /// Waits whose stack was not taken, which is said.
     not_taken: u64,
+    /// Waits before there was a table of this program, which is said.
+    early: u64,
     /// Waits that found no room in the map of stacks, or whose frames found none in the ring, which is said.
     lost: u64,
     /// Waits on a stack that spells no number.
@@ -111,8 +113,10 @@ fn account(set: impl FnOnce(&mut LiveOptions)) -> Option<(Account, Recorded)> {
     let account = read_account(&seen, stacks.pid(), tid);
     assert!(account.other.is_empty(), "stacks that are none of the workload's: {:?}", account.other);
     let (taken, not_taken, lost) = (account.taken.values().sum::<u64>(), account.not_taken, account.lost);
-    let told = format!("{taken} taken + {not_taken} not taken + {lost} lost of {waits} waits, {:?}", seen.losses());
-    assert_eq!(taken + not_taken + lost, waits, "{told}");
+    let early = account.early;
+    let told =
+        format!("{taken} taken + {not_taken} not taken + {early} early + {lost} lost of {waits}, {:?}", seen.losses());
+    assert_eq!(taken + not_taken + early + lost, waits, "{told}");
     assert!(lost <= seen.lost(Loss::StackMapFull) + seen.lost(Loss::FrameRingFull), "lost but not counted: {told}");
     for (number, &times) in &account.taken {
         assert_eq!(times, 1, "stack {number} was slept on once: other waits were put on it");
@@ -127,8 +131,13 @@ fn read_account(seen: &Recorded, tgid: u32, tid: u32) -> Account {
     // In a tick in which it only sleeps on, no stack says so: what no stack has is for the model to add.
     let busy = |tick: &&Tick| tick.threads.iter().any(|thread| thread.key.tid == tid && !thread.off_cpu.is_empty());
     for weight in seen.ticks().filter(busy).flat_map(|tick| &tick.stacks).filter(blocked) {
-        let functions = seen.functions(seen.stack(weight.stack).expect("every stack is named"));
+        let stack = seen.stack(weight.stack).expect("every stack is named");
+        let functions = seen.functions(stack);
         account.ns += weight.weight;
+        if stack.end == StackEnd::NoTable {
+            account.early += weight.count;
+            continue;
+        }
         match (functions.as_slice(), spelled(&functions)) {
             (["[stack not taken]"], _) => account.not_taken += weight.count,
             (["[unrecorded]" | "[frames lost]"], _) => account.lost += weight.count,

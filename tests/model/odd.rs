@@ -89,8 +89,9 @@ fn names() -> impl Strategy<Value = Names> {
         [StackEnd::Complete, StackEnd::Broken, StackEnd::Unreadable(-14), StackEnd::NotTaken, StackEnd::Truncated];
     let length = prop_oneof![9 => 0usize..5, 1 => Just(3000usize)];
     let frames = length.prop_flat_map(|length| vec(id(), length));
-    let stack = (id(), frames, prop::sample::select(ends.to_vec()))
-        .prop_map(|(id, frames, end)| (StackId(id), Stack { frames: frames.into_iter().map(FrameId).collect(), end }));
+    let stack = (id(), frames, prop::sample::select(ends.to_vec())).prop_map(|(id, frames, end)| {
+        (StackId(id), Stack { frames: frames.into_iter().map(FrameId).collect(), end, ..Stack::default() })
+    });
     (vec(module, 0..3), vec(frame, 0..5), vec(symbol, 0..4), vec(detail, 0..4), vec(stack, 0..4)).prop_map(
         |(modules, frames, symbols, details, stacks)| Names {
             users: vec![],

@@ -35,7 +35,7 @@ fn names() -> Names {
             FrameId(0),
             Detail { line: Some(Line { file: "cat.c".into(), number: 7 }), ..Detail::default() },
         )],
-        stacks: vec![(StackId(0), Stack { frames: vec![FrameId(0)], end: StackEnd::Complete })],
+        stacks: vec![(StackId(0), Stack { frames: vec![FrameId(0)], end: StackEnd::Complete, ..Stack::default() })],
         ..Names::default()
     }
 }

@@ -29,7 +29,7 @@ impl Stacks {
         let frames = self.frames(text, place);
         let id = StackId(self.stacks.len() as u32);
         self.stacks.insert(key, id);
-        self.new.stacks.push((id, Stack { frames, end }));
+        self.new.stacks.push((id, Stack { frames, end, ..Stack::default() }));
         id
     }
 

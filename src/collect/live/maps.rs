@@ -1,23 +1,19 @@
 //! What libbpf-rs does not offer: the mapped page of `flip`, and draining a map in batches into one buffer.
 
 use std::ffi::c_void;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::atomic::Ordering;
 
 use libbpf_rs::{MapCore, MapFlags};
-use rustix::mm::{MapFlags as PageFlags, ProtFlags, mmap, munmap};
 use rustix::time::{ClockId, clock_gettime};
 
+use super::shared::Shared;
 use super::wire::{self, Wire};
 
 /// The page that holds `struct flip`, shared with the programs.
-pub struct FlipPage {
-    page: *mut c_void,
-    len: usize,
-}
-
-// SAFETY: the page is only reached through atomics.
-unsafe impl Send for FlipPage {}
+pub struct FlipPage(Shared);
 
 /// The interval that a flip closed: [prev, now).
 #[derive(Clone, Copy, Debug)]
@@ -30,41 +26,33 @@ pub struct Closed {
     pub end_ns: u64,
 }
 
+/// Words of `struct flip`: generation, ns, prev_ns.
+const FLIP_WORDS: usize = 3;
+
 impl FlipPage {
     /// Maps the page of the map `flip`.
     pub fn new(map: &impl MapCore) -> std::io::Result<Self> {
-        let len = rustix::param::page_size();
-        // SAFETY: a fresh shared mapping of a BPF array that was made mappable; nothing else uses the address.
-        let page = unsafe {
-            mmap(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, PageFlags::SHARED, map.as_fd(), 0)
-        }?;
-        Ok(FlipPage { page, len })
+        Shared::new(&map.as_fd(), 8 * FLIP_WORDS).map(FlipPage)
     }
 
-    /// Word `index` of `struct flip`: generation, ns, prev_ns.
-    fn word(&self, index: usize) -> &AtomicU64 {
-        // SAFETY: the page is mapped for as long as `self` lives, words 0…2 lie within it and are 8-aligned.
-        unsafe { &*self.page.cast::<AtomicU64>().add(index) }
+    /// Number of the interval that is being filled.
+    pub fn generation(&self) -> u64 {
+        self.0.long(0).map_or(0, |word| word.load(Ordering::Acquire))
     }
 
     /// Begins the next interval now, and returns the one that it closes.
     ///
     /// The times go before the number: a program that reads the new number reads the new times.
     pub fn advance(&self) -> Closed {
-        let generation = self.word(0).load(Ordering::Acquire);
-        let start_ns = self.word(1).load(Ordering::Acquire);
         let end_ns = monotonic_ns();
-        self.word(2).store(start_ns, Ordering::Release);
-        self.word(1).store(end_ns, Ordering::Release);
-        self.word(0).store(generation + 1, Ordering::Release);
-        Closed { generation, start_ns, end_ns }
-    }
-}
-
-impl Drop for FlipPage {
-    fn drop(&mut self) {
-        // SAFETY: mapped by `new` with this length, and no reference into it outlives `self`.
-        let _ = unsafe { munmap(self.page, self.len) };
+        let [Some(generation), Some(began), Some(before)] = [0, 1, 2].map(|word| self.0.long(word)) else {
+            return Closed { generation: 0, start_ns: end_ns, end_ns };
+        };
+        let (closed, start_ns) = (generation.load(Ordering::Acquire), began.load(Ordering::Acquire));
+        before.store(start_ns, Ordering::Release);
+        began.store(end_ns, Ordering::Release);
+        generation.store(closed + 1, Ordering::Release);
+        Closed { generation: closed, start_ns, end_ns }
     }
 }
 
@@ -213,6 +201,38 @@ pub fn run_statistics(program: &impl AsFd) -> Option<(u64, u64)> {
     // SAFETY: the kernel writes at most `len` bytes of a structure of integers that is ours; all its pointers are null.
     let failed = unsafe { libbpf_sys::bpf_prog_get_info_by_fd(program.as_fd().as_raw_fd(), &mut info, &mut len) };
     (failed == 0).then_some((info.run_cnt, info.run_time_ns))
+}
+
+/// What an iterator over one process has to say.
+///
+/// # Errors
+/// What the kernel says: the process is gone, the program no iterator.
+pub fn iterate_process(program: BorrowedFd<'_>, tgid: u32) -> std::io::Result<Vec<u8>> {
+    let mut info = libbpf_sys::bpf_iter_link_info::default();
+    info.task = libbpf_sys::bpf_iter_link_info__bindgen_ty_3 { pid: tgid, ..Default::default() };
+    let options = libbpf_sys::bpf_link_create_opts {
+        sz: size_of::<libbpf_sys::bpf_link_create_opts>() as libbpf_sys::size_t,
+        iter_info: &mut info,
+        iter_info_len: size_of::<libbpf_sys::bpf_iter_link_info>() as u32,
+        ..Default::default()
+    };
+    // SAFETY: the descriptor is open for the call; the options and what they point at are valid and of the sizes they state.
+    let link = unsafe { libbpf_sys::bpf_link_create(program.as_raw_fd(), 0, libbpf_sys::BPF_TRACE_ITER, &options) };
+    let link = owned(link)?;
+    // SAFETY: the descriptor of the link is open for the call.
+    let iterator = owned(unsafe { libbpf_sys::bpf_iter_create(link.as_raw_fd()) })?;
+    let mut bytes = Vec::new();
+    File::from(iterator).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// A descriptor that libbpf gave us, or its negative errno.
+fn owned(fd: i32) -> std::io::Result<OwnedFd> {
+    match fd {
+        // SAFETY: the kernel just gave us this descriptor, and nobody else has it.
+        0.. => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        errno => Err(std::io::Error::from_raw_os_error(-errno)),
+    }
 }
 
 /// Memory that the kernel charges for a map, bytes, from its fdinfo.

@@ -14,10 +14,12 @@ mod objects;
 mod processes;
 mod rings;
 mod sampler;
+mod shared;
 mod skel;
 mod stacks;
 mod syscalls;
 mod tasks;
+mod unwind;
 mod watched;
 mod wire;
 
@@ -38,6 +40,7 @@ use self::processes::Processes;
 use self::rings::Ring;
 use self::stacks::{Stacks, Weights};
 use self::tasks::{Interval, Leader, Record, Spilled, Tasks};
+use self::unwind::{News, Unwinder};
 use self::watched::Watched;
 use super::host::{self, Identity};
 use super::modules::Resolver;
@@ -46,7 +49,7 @@ use super::symbols::{SymbolWorker, kernel_symbols_off};
 use super::{Request, Source, SourceError};
 use crate::tick::{Batch, Event, Lens, LensStatus, Life, Loss, Names, ProcessKey, Session, StackWeight, State, Tick};
 
-/// Frames of one part of a stack at most, as in `src/bpf/sberf.h`.
+/// Frames that the kernel itself walks at most, by frame pointers (`kernel.perf_event_max_stack`).
 const MAX_FRAMES: usize = 127;
 /// How often rings are emptied within a tick.
 const PUMP: Duration = Duration::from_millis(200);
@@ -69,6 +72,8 @@ pub struct LiveOptions {
     pub include_self: bool,
     /// Stacks of blocked threads that may be walked per second on each CPU; 0: none, only totals.
     pub walks_per_s: u32,
+    /// Walk user stacks by tables where this kernel allows it, else by frame pointers.
+    pub by_tables: bool,
     /// Command line, for the header of captures.
     pub command: String,
     /// Bytes of the rings of frames and of ended threads, a power of two; `None`: the default. For tests of overflow.
@@ -86,6 +91,7 @@ impl Default for LiveOptions {
             follow: None,
             include_self: false,
             walks_per_s: 1000,
+            by_tables: true,
             command: String::new(),
             ring_bytes: None,
             stack_entries: None,
@@ -106,6 +112,8 @@ pub struct Live {
     tasks: Tasks,
     stacks: Stacks,
     resolver: Resolver,
+    /// Makes tables, where stacks are walked by them.
+    unwinder: Option<Unwinder>,
     processes: Processes,
     machine: Machine,
     nodes: Vec<(u32, Vec<u32>)>,
@@ -166,6 +174,12 @@ impl Live {
             .map_err(|error| SourceError(format!("mapping the page of the interval failed: {error}")))?;
         let symbols = SymbolWorker::start()
             .map_err(|error| SourceError(format!("starting the symbol worker failed: {error}")))?;
+        let unwinder = match &objects.mappings {
+            Some(mappings) => {
+                Some(Unwinder::start(maps, mappings).map_err(failed("starting the maker of unwind tables"))?)
+            }
+            None => None,
+        };
         let mut live = Live {
             watched: Watched::new(&options.pids, options.follow),
             session: Session::default(),
@@ -177,6 +191,7 @@ impl Live {
             tasks: Tasks::default(),
             stacks: Stacks::new(hooks.join().unwrap_or_default()),
             resolver: Resolver::new(symbols),
+            unwinder,
             processes: Processes::new(&nodes.iter().map(|(node, _)| *node).collect::<Vec<_>>()),
             machine: Machine::new(&nodes, &objects),
             nodes,
@@ -195,13 +210,16 @@ impl Live {
         // The first pass adopts the threads that are there; what it tells is of an interval before ours.
         live.iterate().map_err(|error| SourceError(format!("running the task iterator failed: {error}")))?;
         live.processes.expect(tasks::processes(&live.iterator_bytes));
+        if let Some(unwinder) = &live.unwinder {
+            unwinder.prewarm(tasks::busiest(&live.iterator_bytes, |process| live.watched.wants(process.tgid)));
+        }
         Ok(live)
     }
 
     fn sample(&mut self) {
         let online = self.machine.online();
-        let Some(oncpu) = &mut self.objects.oncpu else { return };
-        match sampler::Events::start(&oncpu.progs.sample, &online, self.options.rate_hz) {
+        let Some(program) = self.objects.sample() else { return };
+        match sampler::Events::start(program, &online, self.options.rate_hz) {
             Ok(events) => self.sampling = Some(events),
             Err(why) => {
                 self.objects.lenses.retain(|lens| lens.name != "oncpu");
@@ -276,7 +294,19 @@ impl Live {
             self.stacks.forget();
         }
         let frames = self.rings.frames.take();
+        let mut walked_later = Vec::new();
+        // After that: what these frames are in has been told by now.
+        for news in self.unwinder.iter().flat_map(Unwinder::news) {
+            match news {
+                News::File(tag, file) => self.resolver.tabled_file(tag, *file, &mut self.names),
+                News::Vdso(tag) => self.resolver.tabled_vdso(tag, &mut self.names),
+                News::Walked(walked) => walked_later.push(walked),
+            }
+        }
         self.malformed += malformed + self.stacks.learn(&frames, &mut self.resolver, &mut self.names);
+        for walked in walked_later {
+            self.stacks.complete(walked, &mut self.resolver, &mut self.names);
+        }
     }
 
     /// The next boundary, on the grid that the first one began. Boundaries that have passed are skipped and counted.
@@ -396,10 +426,10 @@ impl Live {
 
     /// CPUs come and go: sampling follows.
     fn follow_cpus(&mut self, tick: &Tick) {
-        let (Some(oncpu), Some(sampling)) = (&mut self.objects.oncpu, &mut self.sampling) else { return };
+        let (Some(program), Some(sampling)) = (self.objects.sample(), &mut self.sampling) else { return };
         let online: Vec<u32> = tick.cpus.iter().map(|cpu| cpu.id).collect();
         // What could not be opened now is tried again at the next tick.
-        let _ = sampling.follow(&oncpu.progs.sample, &online);
+        let _ = sampling.follow(program, &online);
     }
 
     /// Last accounts that belong to the closed interval; those of threads that ended since wait for the next tick.

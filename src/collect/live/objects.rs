@@ -6,11 +6,12 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Mutex, Once, PoisonError};
 
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
-use libbpf_rs::{Link, MapCore, OpenObject};
+use libbpf_rs::{Link, MapCore, OpenObject, ProgramMut};
 
 use super::LiveOptions;
 use super::maps::memory_of;
-use super::skel::{block, life, numa, oncpu, sched};
+use super::skel::{block, life, mappings, numa, oncpu, sched};
+use super::unwind::layout;
 use crate::collect::SourceError;
 use crate::tick::LensStatus;
 
@@ -21,6 +22,8 @@ pub struct Objects {
     pub life: Option<life::LifeSkel<'static>>,
     pub block: Option<block::BlockSkel<'static>>,
     pub numa: Option<numa::NumaSkel<'static>>,
+    /// Tells what is mapped where; only where stacks are walked by tables.
+    pub mappings: Option<mappings::MappingsSkel<'static>>,
     /// The task iterator; run once per tick.
     pub tasks: Link,
     /// What is on and off.
@@ -78,13 +81,19 @@ impl Objects {
     /// Loads and attaches what this kernel takes.
     pub fn load(options: &LiveOptions, nodes: &[(u32, Vec<u32>)]) -> Result<Self, SourceError> {
         keep_warnings();
-        let (sched, tasks, mut links) = load_sched(options, nodes.len()).map_err(SourceError)?;
+        let unwinding = match options.by_tables {
+            true => layout::check().and_then(|()| load_mappings()),
+            false => Err("switched off (--unwind fp): user stacks are walked by frame pointers".to_owned()),
+        };
+        let (loaded, unwinding) = load_by_tables(options, nodes.len(), unwinding)?;
+        let (sched, tasks, mut links) = loaded;
         let mut lenses = vec![on("sched"), on("tasks")];
+        let mappings = keep(&mut lenses, "unwind", unwinding);
         lenses.push(match options.walks_per_s {
             0 => off("stacks", "switched off".to_owned()),
             _ => on("stacks"),
         });
-        let oncpu = keep(&mut lenses, "oncpu", load_oncpu(options, &sched));
+        let oncpu = keep(&mut lenses, "oncpu", load_oncpu(options, &sched, mappings.is_some()));
         let life = keep(&mut lenses, "life", load_life(&sched, &mut links));
         let block = keep(&mut lenses, "block", load_block(&sched, &mut links));
         let numa = match nodes.len() {
@@ -94,16 +103,23 @@ impl Objects {
             }
             _ => keep(&mut lenses, "numa", load_numa(&sched, nodes, &mut links)),
         };
-        Ok(Objects { sched, oncpu, life, block, numa, tasks, lenses, _links: links })
+        Ok(Objects { sched, oncpu, life, block, numa, mappings, tasks, lenses, _links: links })
     }
 }
 
 impl Objects {
+    /// The program that samples.
+    pub fn sample(&self) -> Option<&ProgramMut<'static>> {
+        let progs = &self.oncpu.as_ref()?.progs;
+        Some(if self.mappings.is_some() { &progs.sample } else { &progs.sample_fp })
+    }
+
     /// Memory of all maps, bytes, as the kernel states it.
     pub fn map_bytes(&self) -> u64 {
         let sched = self.sched.object().maps().map(|map| memory_of(&map)).sum::<u64>();
-        let oncpu =
-            self.oncpu.as_ref().map_or(0, |oncpu| memory_of(&oncpu.maps.scratch) + memory_of(&oncpu.maps.sampled));
+        let oncpu = self.oncpu.as_ref().map_or(0, |oncpu| {
+            memory_of(&oncpu.maps.scratch) + memory_of(&oncpu.maps.walks) + memory_of(&oncpu.maps.sampled)
+        });
         let life = self.life.as_ref().map_or(0, |life| memory_of(&life.maps.life));
         let block = self.block.as_ref().map_or(0, |block| block.object().maps().map(|map| memory_of(&map)).sum());
         sched + oncpu + life + block
@@ -152,9 +168,49 @@ fn keep<T>(lenses: &mut Vec<LensStatus>, name: &str, loaded: Result<T, String>) 
     }
 }
 
-type Sched = sched::SchedSkel<'static>;
+/// Leaves out the maps of tables where there are none.
+macro_rules! without_tables {
+    ($open:ident, $by_tables:ident, $fail:ident) => {
+        let maps = &mut $open.maps;
+        maps.walks.set_autocreate($by_tables).map_err($fail)?;
+        maps.unwind_keys.set_autocreate($by_tables).map_err($fail)?;
+        maps.unwind_files.set_autocreate($by_tables).map_err($fail)?;
+        maps.unwind_pages.set_autocreate($by_tables).map_err($fail)?;
+        maps.unwind_rows.set_autocreate($by_tables).map_err($fail)?;
+        maps.unwind_rules.set_autocreate($by_tables).map_err($fail)?;
+        maps.unwind_needs.set_autocreate($by_tables).map_err($fail)?;
+        maps.unwind_snapshots.set_autocreate($by_tables).map_err($fail)?;
+    };
+}
 
-fn load_sched(options: &LiveOptions, nodes: usize) -> Result<(Sched, Link, Vec<Link>), String> {
+type Sched = sched::SchedSkel<'static>;
+type Mappings = mappings::MappingsSkel<'static>;
+type LoadedSched = (Sched, Link, Vec<Link>);
+
+/// Loads the scheduler's programs, walking by tables if that has worked so far and works with them, too.
+fn load_by_tables(
+    options: &LiveOptions,
+    nodes: usize,
+    unwinding: Result<Mappings, String>,
+) -> Result<(LoadedSched, Result<Mappings, String>), SourceError> {
+    let why = match unwinding {
+        Ok(mappings) => match load_sched(options, nodes, true) {
+            Ok(loaded) => return Ok((loaded, Ok(mappings))),
+            Err(why) => format!("{why}; user stacks are walked by frame pointers instead"),
+        },
+        Err(why) => why,
+    };
+    load_sched(options, nodes, false).map(|loaded| (loaded, Err(why))).map_err(SourceError)
+}
+
+fn load_mappings() -> Result<Mappings, String> {
+    let fail = |error: libbpf_rs::Error| {
+        format!("{}; user stacks are walked by frame pointers instead", refused("looking at mappings", &error))
+    };
+    mappings::MappingsSkelBuilder::default().open(place()).map_err(fail)?.load().map_err(fail)
+}
+
+fn load_sched(options: &LiveOptions, nodes: usize, by_tables: bool) -> Result<LoadedSched, String> {
     let what = "the scheduler";
     let fail = |error: libbpf_rs::Error| refused(what, &error);
     let mut open = sched::SchedSkelBuilder::default().open(place()).map_err(fail)?;
@@ -176,12 +232,16 @@ fn load_sched(options: &LiveOptions, nodes: usize) -> Result<(Sched, Link, Vec<L
         open.maps.stacks_even.set_max_entries(entries).map_err(fail)?;
         open.maps.stacks_odd.set_max_entries(entries).map_err(fail)?;
     }
+    rodata.snapshots_per_period = snapshots_per_period();
+    open.progs.sched_switch.set_autoload(by_tables);
+    open.progs.sched_switch_fp.set_autoload(!by_tables);
+    without_tables!(open, by_tables, fail);
     let skel = open.load().map_err(fail)?;
     choose(&skel.maps.chosen, &options.pids)?;
     let progs = &skel.progs;
     // Switches first: what the iterator adopts must not miss the events that follow.
     let links = vec![
-        progs.sched_switch.attach().map_err(fail)?,
+        if by_tables { progs.sched_switch.attach() } else { progs.sched_switch_fp.attach() }.map_err(fail)?,
         progs.sched_wakeup.attach().map_err(fail)?,
         progs.sched_wakeup_new.attach().map_err(fail)?,
     ];
@@ -191,6 +251,12 @@ fn load_sched(options: &LiveOptions, nodes: usize) -> Result<(Sched, Link, Vec<L
 
 /// Looks at a known place per second and CPU before registers are believed, see `place_of` in `sched.bpf.c`: 30 ns each.
 const LOOKS_PER_S: u32 = 50_000;
+
+/// Stacks whose tables are missing that are sent along per CPU and 100 ms, each 16 KiB: some 200 a second on the whole machine.
+fn snapshots_per_period() -> u32 {
+    let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u32);
+    (20 / cpus).clamp(1, 6)
+}
 
 /// (periods per second, walks in one): short periods spread the walks, so that a burst does not take them all.
 fn budget(walks_per_s: u32) -> (u32, u32) {
@@ -211,12 +277,16 @@ fn choose(map: &impl MapCore, pids: &[u32]) -> Result<(), String> {
     Ok(())
 }
 
-fn load_oncpu(options: &LiveOptions, sched: &Sched) -> Result<oncpu::OncpuSkel<'static>, String> {
+fn load_oncpu(options: &LiveOptions, sched: &Sched, by_tables: bool) -> Result<oncpu::OncpuSkel<'static>, String> {
     let fail = |error: libbpf_rs::Error| refused("CPU sampling", &error);
     let mut open = oncpu::OncpuSkelBuilder::default().open(place()).map_err(fail)?;
     let rodata = open.maps.rodata_data.as_deref_mut().ok_or("the object for CPU sampling has no settings")?;
     rodata.self_tgid = if options.include_self { 0 } else { std::process::id() };
     rodata.only_some = only_some(options);
+    rodata.snapshots_per_period = snapshots_per_period();
+    open.progs.sample.set_autoload(by_tables);
+    open.progs.sample_fp.set_autoload(!by_tables);
+    without_tables!(open, by_tables, fail);
     open.maps.flip.reuse_fd(sched.maps.flip.as_fd()).map_err(fail)?;
     open.maps.losses.reuse_fd(sched.maps.losses.as_fd()).map_err(fail)?;
     open.maps.stacks.reuse_fd(sched.maps.stacks.as_fd()).map_err(fail)?;
@@ -226,6 +296,15 @@ fn load_oncpu(options: &LiveOptions, sched: &Sched) -> Result<oncpu::OncpuSkel<'
     open.maps.seen.reuse_fd(sched.maps.seen.as_fd()).map_err(fail)?;
     open.maps.frames.reuse_fd(sched.maps.frames.as_fd()).map_err(fail)?;
     open.maps.chosen.reuse_fd(sched.maps.chosen.as_fd()).map_err(fail)?;
+    if by_tables {
+        open.maps.unwind_keys.reuse_fd(sched.maps.unwind_keys.as_fd()).map_err(fail)?;
+        open.maps.unwind_files.reuse_fd(sched.maps.unwind_files.as_fd()).map_err(fail)?;
+        open.maps.unwind_pages.reuse_fd(sched.maps.unwind_pages.as_fd()).map_err(fail)?;
+        open.maps.unwind_rows.reuse_fd(sched.maps.unwind_rows.as_fd()).map_err(fail)?;
+        open.maps.unwind_rules.reuse_fd(sched.maps.unwind_rules.as_fd()).map_err(fail)?;
+        open.maps.unwind_needs.reuse_fd(sched.maps.unwind_needs.as_fd()).map_err(fail)?;
+        open.maps.unwind_snapshots.reuse_fd(sched.maps.unwind_snapshots.as_fd()).map_err(fail)?;
+    }
     open.load().map_err(fail)
 }
 

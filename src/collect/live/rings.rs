@@ -4,7 +4,7 @@
 //! memory: 40 MB of it. Here it is mapped once, and a record that wraps is copied in two parts.
 
 use std::ffi::c_void;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use libbpf_rs::MapCore;
@@ -23,6 +23,7 @@ pub struct Ring {
     /// The page that the kernel writes (how far it has written), and the data after it.
     producer: Mapped,
     page: usize,
+    map: OwnedFd,
     bytes: Vec<u8>,
 }
 
@@ -84,7 +85,12 @@ impl Ring {
         let page = rustix::param::page_size();
         let consumer = Mapped::new(&map, 0, page, ProtFlags::READ | ProtFlags::WRITE)?;
         let producer = Mapped::new(&map, page, page + size, ProtFlags::READ)?;
-        Ok(Ring { consumer, producer, page, bytes: Vec::new() })
+        Ok(Ring { consumer, producer, page, map, bytes: Vec::new() })
+    }
+
+    /// Readable while there is something in it; who waits for that is woken if the program that wrote it asked for it.
+    pub fn wakes(&self) -> BorrowedFd<'_> {
+        self.map.as_fd()
     }
 
     /// Moves what the programs have written into our own memory, so that the ring has room again.

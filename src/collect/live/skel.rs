@@ -23,3 +23,7 @@ pub mod block {
 pub mod numa {
     include!(concat!(env!("OUT_DIR"), "/numa.skel.rs"));
 }
+/// `src/bpf/mappings.bpf.c`.
+pub mod mappings {
+    include!(concat!(env!("OUT_DIR"), "/mappings.skel.rs"));
+}

@@ -6,8 +6,10 @@ use std::ops::Range;
 use rustc_hash::FxHashMap;
 
 use super::skel::sched::types::{stack_key, stack_val};
+use super::unwind::Walked as Finished;
 use super::wire;
 use crate::collect::modules::Resolver;
+use crate::collect::taken::{Taken, Walked};
 use crate::tick::{Lens, Names, ProcessKey, StackId, StackWeight, State};
 
 /// As in `src/bpf/sberf.h`.
@@ -42,9 +44,23 @@ impl Weights {
 /// The stacks that were seen, by the kernel side's hash.
 pub struct Stacks {
     known: FxHashMap<u64, StackId>,
+    /// Those whose walk is going to be finished.
+    unfinished: FxHashMap<u64, Unfinished>,
+    /// Those that were finished before we knew of them.
+    early: FxHashMap<u64, Finished>,
     /// Code of the kernel that only runs because we hooked it: not a part of any stack.
     own: Vec<Range<u64>>,
 }
+
+/// A stack that the kernel side could not walk to its end, without its user part.
+struct Unfinished {
+    id: StackId,
+    process: ProcessKey,
+    kernel: Box<[u64]>,
+}
+
+/// Stacks that wait to be finished at most, and such as were; beyond, the others stay as they are.
+const UNFINISHED: usize = 4096;
 
 /// Stacks remembered at most. The kernel side remembers 65 536 as sent; beyond some times that, both forget.
 const KNOWN: usize = 1 << 18;
@@ -52,7 +68,7 @@ const KNOWN: usize = 1 << 18;
 impl Stacks {
     /// None yet. `own`: where the kernel's code that calls our hooks lies.
     pub fn new(own: Vec<Range<u64>>) -> Self {
-        Stacks { known: FxHashMap::default(), own }
+        Stacks { known: FxHashMap::default(), unfinished: FxHashMap::default(), early: FxHashMap::default(), own }
     }
 
     /// Too many are known: whoever holds what was sent must forget it, too.
@@ -81,15 +97,55 @@ impl Stacks {
         let process = ProcessKey { tgid: third as u32, start_ns };
         let user = (third >> 32) as u32 as i32;
         let kernel = fourth as u32 as i32;
+        let [.., by_table, stop, pending] = fourth.to_le_bytes();
         let (users, kernels) = (user.max(0) as usize, kernel.max(0) as usize);
         let len = Self::header() + 8 * (users + kernels);
-        let ips: Vec<u64> = bytes.get(Self::header()..len)?.chunks_exact(8).filter_map(wire::read::<u64>).collect();
-        let (user_ips, kernel_ips) = ips.split_at(users);
+        let words: Vec<u64> = bytes.get(Self::header()..len)?.chunks_exact(8).filter_map(wire::read::<u64>).collect();
+        let (user_words, kernel_ips) = words.split_at(users);
         let own = kernel_ips.iter().take_while(|ip| self.own.iter().any(|code| code.contains(ip))).count();
-        let kernel_ips = &kernel_ips[own..];
-        let stack = resolver.stack(process, user_ips, kernel_ips, user.min(0), users >= super::MAX_FRAMES, names);
+        let walked = match by_table {
+            0 => Walked::FramePointers { error: user.min(0), truncated: users >= super::MAX_FRAMES },
+            _ => Walked::by_tables(stop),
+        };
+        let taken = Taken { user: user_words, kernel: &kernel_ips[own..], walked };
+        let stack = match pending {
+            0 => resolver.stack(process, taken, names),
+            _ => self.unfinished(hash, process, taken, resolver, names),
+        };
         self.known.insert(hash, stack);
         Some(len)
+    }
+
+    fn unfinished(
+        &mut self,
+        hash: u64,
+        process: ProcessKey,
+        taken: Taken<'_>,
+        resolver: &mut Resolver,
+        names: &mut Names,
+    ) -> StackId {
+        if let Some(Finished { words, stop, .. }) = self.early.remove(&hash) {
+            return resolver.stack(process, Taken { user: &words, walked: Walked::Tables(stop), ..taken }, names);
+        }
+        let id = resolver.provisional(process, taken, names);
+        if self.unfinished.len() >= UNFINISHED {
+            self.unfinished.clear();
+        }
+        self.unfinished.insert(hash, Unfinished { id, process, kernel: taken.kernel.into() });
+        id
+    }
+
+    /// Takes in the user part of a stack that was not whole.
+    pub fn complete(&mut self, finished: Finished, resolver: &mut Resolver, names: &mut Names) {
+        let Some(Unfinished { id, process, kernel }) = self.unfinished.remove(&finished.hash) else {
+            if self.early.len() >= UNFINISHED {
+                self.early.clear();
+            }
+            self.early.insert(finished.hash, finished);
+            return;
+        };
+        let walked = Walked::Tables(finished.stop);
+        resolver.complete(id, process, Taken { user: &finished.words, kernel: &kernel, walked }, names);
     }
 
     const fn header() -> usize {

@@ -1,6 +1,6 @@
 //! Records from the kernel, as bytes, to values. The only place where such bytes are trusted to be a type.
 
-use super::skel::{block, life, sched};
+use super::skel::{block, life, mappings, sched};
 
 /// A type of which any bytes are a value: integers and arrays of them, without padding that matters.
 ///
@@ -26,6 +26,12 @@ unsafe impl Wire for sched::types::cpu_acc {}
 unsafe impl Wire for sched::types::frames_rec {}
 // SAFETY: as above.
 unsafe impl Wire for life::types::life_rec {}
+// SAFETY: as above.
+unsafe impl Wire for mappings::types::unwind_mapping {}
+// SAFETY: as above.
+unsafe impl Wire for mappings::types::unwind_need {}
+// SAFETY: as above.
+unsafe impl Wire for mappings::types::unwind_snapshot {}
 // SAFETY: as above.
 unsafe impl Wire for block::types::disk_key {}
 // SAFETY: as above.

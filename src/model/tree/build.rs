@@ -28,10 +28,14 @@ pub(super) enum Note {
     TooDeep,
     Unreadable,
     Evicted,
+    NoTable,
+    NotCode,
+    NoRule,
+    Stuck,
 }
 
 impl Note {
-    const ALL: [Note; 8] = [
+    const ALL: [Note; 12] = [
         Note::NotSampled,
         Note::NotTaken,
         Note::StackLost,
@@ -40,6 +44,10 @@ impl Note {
         Note::TooDeep,
         Note::Unreadable,
         Note::Evicted,
+        Note::NoTable,
+        Note::NotCode,
+        Note::NoRule,
+        Note::Stuck,
     ];
 
     fn name(self) -> &'static str {
@@ -52,6 +60,10 @@ impl Note {
             Note::TooDeep => "[too deep]",
             Note::Unreadable => "[unreadable]",
             Note::Evicted => "[stack evicted]",
+            Note::NoTable => "[no unwind table yet]",
+            Note::NotCode => "[return to no code]",
+            Note::NoRule => "[no unwind rule]",
+            Note::Stuck => "[bad frame]",
         }
     }
 
@@ -67,6 +79,10 @@ impl Note {
             StackEnd::Truncated => Some(Note::TooDeep),
             StackEnd::Unreadable(_) => Some(Note::Unreadable),
             StackEnd::NotTaken => Some(Note::NotTaken),
+            StackEnd::NoTable => Some(Note::NoTable),
+            StackEnd::NotCode => Some(Note::NotCode),
+            StackEnd::NoRule => Some(Note::NoRule),
+            StackEnd::Stuck => Some(Note::Stuck),
         }
     }
 }

@@ -153,7 +153,7 @@ fn places_hold_still_when_ticks_and_names_come() {
 fn what_is_not_known_says_so() {
     let mut model = model();
     let mut tick = story();
-    tick.names.stacks[1].1 = Stack { frames: vec![FrameId(1), FrameId(77)], end: StackEnd::Broken };
+    tick.names.stacks[1].1 = Stack { frames: vec![FrameId(1), FrameId(77)], end: StackEnd::Broken, ..Stack::default() };
     tick.stacks.push(weight(7, Lens::OnCpu, 99, 2));
     model.apply(tick);
     let tree = model.tree(&query(TreeLens::OnCpu));
@@ -170,7 +170,7 @@ fn a_module_that_is_a_note_is_its_own_name() {
         crate::tick::Module { path: "[stack not taken]".into(), kind: crate::tick::ModuleKind::Note, build_id: None };
     tick.names.frames[0].1.kind = FrameKind::Note;
     tick.names.symbols.clear();
-    tick.names.stacks[0].1 = Stack { frames: vec![FrameId(0)], end: StackEnd::NotTaken };
+    tick.names.stacks[0].1 = Stack { frames: vec![FrameId(0)], end: StackEnd::NotTaken, ..Stack::default() };
     tick.stacks = vec![weight(7, Lens::OnCpu, 0, 2)];
     model.apply(tick);
     assert_eq!(draw(&model.tree(&query(TreeLens::OnCpu))), "app 0/2\n  [stack not taken] 2/2\n");
@@ -206,7 +206,7 @@ fn lines() -> Model {
     tick.processes = vec![facts(7, "app")];
     tick.threads = vec![thread(7, 7, &[(State::User, 9 * MS)])];
     tick.names = names(&functions, &[]);
-    let stack = |last| Stack { frames: vec![FrameId(0), FrameId(last)], end: StackEnd::Complete };
+    let stack = |last| Stack { frames: vec![FrameId(0), FrameId(last)], end: StackEnd::Complete, ..Stack::default() };
     tick.names.stacks = (1..4).map(|last| (StackId(last), stack(last))).collect();
     tick.stacks = vec![weight(7, Lens::OnCpu, 1, 2), weight(7, Lens::OnCpu, 2, 5), weight(7, Lens::OnCpu, 3, 1)];
     model.apply(tick);

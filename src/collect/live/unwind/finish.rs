@@ -1,0 +1,189 @@
+//! Finishes the walk of a stack that the kernel side had to leave, from what was kept of it.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use super::super::skel::mappings::types::unwind_snapshot;
+use super::super::wire;
+use super::spaces::{Kind, Space};
+use super::worker::Worker;
+use super::{News, Walked};
+use crate::collect::mappings::read_at;
+use crate::collect::taken::{Tag, Where, Word};
+use crate::collect::unwind::{FileKey, Frame, Place, Registers, Rule, Stack, Stop, walk};
+use crate::tick::{FoundBy, ProcessKey};
+
+/// Bytes of stack behind each `struct unwind_snapshot`, as in `src/bpf/sberf.h`.
+const STACK_BYTES: usize = 16 << 10;
+/// Frames of the user part at most, as there.
+const MAX_FRAMES: usize = 128;
+/// A stack is looked at so far up at most, when more of it is needed than was copied.
+const MOST_STACK: usize = 1 << 20;
+/// `add $8,%rsp; ret`: how x86-64 code made at run time may go on after a call.
+const THUNK: [u8; 5] = [0x48, 0x83, 0xc4, 0x08, 0xc3];
+
+/// A stack as it was, with the registers of its thread.
+pub struct Snapshot {
+    head: unwind_snapshot,
+    stack: Vec<u8>,
+}
+
+/// Takes the records of a ring apart.
+pub fn snapshots(mut bytes: &[u8]) -> Vec<Snapshot> {
+    let one = || {
+        let head = wire::take::<unwind_snapshot>(&mut bytes)?;
+        let (stack, rest) = bytes.split_at_checked(STACK_BYTES)?;
+        bytes = rest;
+        let stack = stack.get(..head.bytes as usize).unwrap_or(stack).to_vec();
+        Some(Snapshot { head, stack })
+    };
+    std::iter::from_fn(one).collect()
+}
+
+impl Snapshot {
+    fn registers(&self) -> Registers {
+        let mut registers = Registers { pc: self.head.pc, ..Registers::default() };
+        registers.general.iter_mut().zip(self.head.regs).for_each(|(general, value)| *general = value);
+        registers
+    }
+
+    fn process(&self) -> ProcessKey {
+        ProcessKey { tgid: self.head.tgid, start_ns: self.head.start_ns }
+    }
+}
+
+impl Worker {
+    /// Walks a stack, making what tables it misses; tells the result.
+    pub(super) fn finish(&mut self, snapshot: &Snapshot) {
+        let process = snapshot.process();
+        self.meet(process);
+        let space = self.space(process);
+        if space.places.is_empty() {
+            // It is gone, and was never seen.
+            return;
+        }
+        let (mut frames, mut stop) = self.walk(&space, snapshot, &snapshot.stack);
+        if stop == Stop::Read && snapshot.stack.len() == STACK_BYTES {
+            // What was copied ends: more of it would lead on.
+            stop = Stop::NoTable;
+            if let Some(finished) = self.walk_further(&space, snapshot) {
+                (frames, stop) = finished;
+            }
+        }
+        let words = frames.iter().map(|frame| self.word(&space, frame).0).collect();
+        self.tell(News::Walked(Walked { hash: snapshot.head.hash, words, stop }));
+    }
+
+    fn walk(&mut self, space: &Space, snapshot: &Snapshot, bytes: &[u8]) -> (Vec<Frame>, Stop) {
+        let registers = snapshot.registers();
+        let stack = Stack { start: registers.general[SP], bytes };
+        let mut frames = Vec::new();
+        let stop = walk(&registers, stack, &mut |address| self.place(space, address), MAX_FRAMES, &mut frames);
+        (frames, stop)
+    }
+
+    /// Walks on in the memory of the process as it is now. Of a thread that has stayed where it was that is the truth; of
+    /// another one it only makes the tables that its next stacks will need.
+    fn walk_further(&mut self, space: &Space, snapshot: &Snapshot) -> Option<(Vec<Frame>, Stop)> {
+        let stays = || snapshot.head.blocked != 0 && is_blocked_at(space, &snapshot.head);
+        let stayed = stays();
+        let memory = space.memory()?;
+        let mut stack = snapshot.stack.clone();
+        loop {
+            let (read, wanted) = (stack.len(), stack.len() * 4);
+            let above = snapshot.head.regs.get(SP)?.checked_add(read as u64)?;
+            stack.resize(wanted.min(MOST_STACK), 0);
+            let more = read_up_to(&memory, stack.get_mut(read..)?, above);
+            stack.truncate(read + more);
+            let (frames, stop) = self.walk(space, snapshot, &stack);
+            if stop != Stop::Read || more == 0 || stack.len() >= MOST_STACK {
+                return (stayed && stays()).then_some((frames, stop));
+            }
+        }
+    }
+
+    fn place(&mut self, space: &Space, address: u64) -> Place {
+        let Some(at) = space.at(address) else { return Place::NotCode };
+        let key = match at.kind {
+            Kind::Anonymous => return Place::Anonymous { thunk: is_thunk(space, address + 1) },
+            Kind::Vdso => FileKey::default(),
+            Kind::File(key) => key,
+        };
+        match self.rule(key, address - at.start + at.offset) {
+            Some(rule) => Place::File(rule),
+            None => Place::NotLoaded,
+        }
+    }
+
+    /// What a file says of an offset; its window is made if it was not.
+    fn rule(&mut self, key: FileKey, offset: u64) -> Option<Rule> {
+        let Some(id) = self.file(key) else { return self.is_none(key).then_some(Rule::NONE) };
+        self.filled(id, offset).or_else(|| {
+            self.fill_at(id, offset).ok()?;
+            self.filled(id, offset)
+        })
+    }
+
+    fn word(&mut self, space: &Space, frame: &Frame) -> Word {
+        let found = found_by(frame);
+        let exact = matches!(found, FoundBy::Registers | FoundBy::Signal);
+        let address = if exact { frame.pc } else { frame.pc.wrapping_sub(1) };
+        let file = space.at(address).and_then(|at| {
+            let key = match at.kind {
+                Kind::Anonymous => return None,
+                Kind::Vdso => FileKey::default(),
+                Kind::File(key) => key,
+            };
+            let id = self.file(key)?;
+            Some(Where::File { tag: Tag::new(id.index, id.generation), offset: address - at.start + at.offset })
+        });
+        Word::new(found, file.unwrap_or(Where::Address(address)))
+    }
+}
+
+/// Number of the stack pointer among the registers.
+const SP: usize = 7;
+
+fn found_by(frame: &Frame) -> FoundBy {
+    use crate::collect::unwind::FoundBy as By;
+    match frame.found_by {
+        By::Regs => FoundBy::Registers,
+        By::Table => FoundBy::Table,
+        By::Signal => FoundBy::Signal,
+        By::FramePointer => FoundBy::FramePointer,
+        By::Thunk => FoundBy::Thunk,
+        By::Guess => FoundBy::Guess,
+    }
+}
+
+/// Whether a thread still waits in the system call in which it was seen to block.
+fn is_blocked_at(space: &Space, head: &unwind_snapshot) -> bool {
+    let name = format!("task/{}/syscall", head.tid);
+    let text = space.dir.as_ref().and_then(|dir| read_at(dir, &name, 512).ok()).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let hex = |word: &str| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok();
+    let mut from_end = text.split_ascii_whitespace().rev().map(hex);
+    let (pc, sp) = (from_end.next().flatten(), from_end.next().flatten());
+    pc == Some(head.pc) && sp == head.regs.get(SP).copied()
+}
+
+/// Fills `into` with what lies at an address, as far as it can be read; how many bytes that is.
+fn read_up_to(memory: &File, into: &mut [u8], mut address: u64) -> usize {
+    let mut done = 0;
+    while let Some(rest) = into.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        match memory.read_at(rest, address) {
+            Ok(0) | Err(_) => break,
+            Ok(read) => {
+                done += read;
+                address = address.saturating_add(read as u64);
+            }
+        }
+    }
+    done
+}
+
+/// Whether that code is at a return address of a process.
+fn is_thunk(space: &Space, pc: u64) -> bool {
+    let mut code = [0; THUNK.len()];
+    space.memory().is_some_and(|memory| memory.read_exact_at(&mut code, pc).is_ok()) && code == THUNK
+}

@@ -1,0 +1,109 @@
+//! Walking user stacks by tables, the user-space side: makes tables of the files that stacks lead through, puts them where the
+//! kernel side reads them, and finishes the walks that had to stop for want of one.
+//!
+//! One thread does all of it, woken by the kernel side when something is missing. Nobody waits for it.
+
+mod budget;
+mod finish;
+pub mod layout;
+mod spaces;
+mod tables;
+mod worker;
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use rustix::event::{EventfdFlags, eventfd};
+
+use self::tables::TableMaps;
+use self::worker::{Wiring, Worker};
+use super::maps::FlipPage;
+use super::rings::Ring;
+use super::skel::mappings::MappingsSkel;
+use super::skel::sched::SchedMaps;
+use crate::collect::modules::TabledFile;
+use crate::collect::taken::Tag;
+use crate::collect::unwind::Stop;
+use crate::tick::ProcessKey;
+
+/// What the thread tells.
+pub enum News {
+    /// Frames in that file are named by this tag from now on.
+    File(Tag, Box<TabledFile>),
+    /// The same of the vDSO.
+    Vdso(Tag),
+    /// A stack was walked that the kernel side could not walk.
+    Walked(Walked),
+}
+
+/// The user part of a stack, as [`crate::collect::taken::Taken`] has it.
+pub struct Walked {
+    /// Names the stack.
+    pub hash: u64,
+    /// Leaf first.
+    pub words: Vec<u64>,
+    /// How it ended.
+    pub stop: Stop,
+}
+
+/// The other end of the thread. Dropping it ends the thread.
+pub struct Unwinder {
+    wishes: Sender<ProcessKey>,
+    news: Receiver<News>,
+    wake: Arc<OwnedFd>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Unwinder {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// What could not be had: memory, a thread.
+    pub fn start(maps: &SchedMaps<'_>, mappings: &MappingsSkel<'_>) -> Result<Self, libbpf_rs::Error> {
+        let (wishes, wished) = unbounded();
+        let (tell, news) = unbounded();
+        let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(std::io::Error::from)?);
+        let stop = Arc::new(AtomicBool::new(false));
+        let wiring = Wiring {
+            tables: TableMaps::new(maps, tell.clone())?,
+            needs: Ring::new(&maps.unwind_needs)?,
+            snapshots: Ring::new(&maps.unwind_snapshots)?,
+            flip: FlipPage::new(&maps.flip)?,
+            iterator: mappings.progs.mappings.as_fd().try_clone_to_owned()?,
+            wished,
+            news: tell,
+            wake: Arc::clone(&wake),
+            stop: Arc::clone(&stop),
+        };
+        std::thread::Builder::new().name("sberf-unwind".into()).spawn(move || Worker::new(wiring).run())?;
+        Ok(Unwinder { wishes, news, wake, stop })
+    }
+
+    /// Makes tables of what these processes have mapped, the first ones first, as far as there is time.
+    pub fn prewarm(&self, processes: impl IntoIterator<Item = ProcessKey>) {
+        for process in processes {
+            let _ = self.wishes.send(process);
+        }
+        self.wake_up();
+    }
+
+    /// What it has told since the last call.
+    pub fn news(&self) -> impl Iterator<Item = News> + '_ {
+        self.news.try_iter()
+    }
+
+    fn wake_up(&self) {
+        // Full: it is awake.
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+}
+
+impl Drop for Unwinder {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.wake_up();
+        // Not joined: it may be reading a file whose file system does not answer.
+    }
+}

@@ -1,0 +1,166 @@
+//! Which files the code of a process comes from, by the names that the kernel side has for them.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustc_hash::FxHashMap;
+
+use super::super::maps::iterate_process;
+use super::super::skel::mappings::types::unwind_mapping;
+use super::super::wire;
+use crate::collect::mappings::{self, Mapping};
+use crate::collect::unwind::FileKey;
+use crate::tick::ProcessKey;
+
+/// Processes that are remembered: those whose stacks wait to be finished, mostly.
+const MOST: usize = 64;
+/// A process is not asked again within this time.
+const BETWEEN: Duration = Duration::from_millis(20);
+
+/// What is mapped at a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A file.
+    File(FileKey),
+    /// The kernel's page.
+    Vdso,
+    /// Nothing but memory.
+    Anonymous,
+}
+
+/// One executable mapping.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// First address.
+    pub start: u64,
+    /// First address behind it.
+    pub end: u64,
+    /// Of `start` in the file.
+    pub offset: u64,
+    /// What it is of.
+    pub kind: Kind,
+}
+
+/// What is mapped in one process.
+pub struct Space {
+    /// Its directory in procfs; `None` if it is gone.
+    pub dir: Option<OwnedFd>,
+    /// By rising address.
+    pub places: Vec<Place>,
+    asked: Instant,
+}
+
+impl Space {
+    /// The mapping at an address.
+    pub fn at(&self, address: u64) -> Option<Place> {
+        let behind = self.places.partition_point(|place| place.start <= address);
+        self.places.get(behind.checked_sub(1)?).copied().filter(|place| address < place.end)
+    }
+
+    /// Its memory, if we may read it.
+    pub fn memory(&self) -> Option<File> {
+        mappings::open_at(self.dir.as_ref()?, "mem").ok()
+    }
+
+    /// Names of the mapped files, as the process sees them.
+    pub fn paths(&self) -> Vec<Mapping> {
+        self.dir.as_ref().and_then(|dir| mappings::read_all(dir).ok()).unwrap_or_default()
+    }
+
+    /// What the process executes, as it sees it.
+    pub fn program(&self) -> Option<String> {
+        let target = rustix::fs::readlinkat(self.dir.as_ref()?, "exe", Vec::new()).ok()?.into_string().ok()?;
+        Some(target.strip_suffix(" (deleted)").map(str::to_owned).unwrap_or(target))
+    }
+}
+
+/// Processes that were asked about lately.
+pub struct Spaces {
+    iterator: OwnedFd,
+    known: FxHashMap<ProcessKey, Arc<Space>>,
+}
+
+impl Spaces {
+    /// `iterator`: the program that tells mappings.
+    pub fn new(iterator: OwnedFd) -> Self {
+        Spaces { iterator, known: FxHashMap::default() }
+    }
+
+    /// What is mapped in a process now, or was when it was asked last, a moment ago or before it ended.
+    pub fn look(&mut self, process: ProcessKey, now: Instant) -> Arc<Space> {
+        let known = self.known.get(&process);
+        if let Some(space) = known
+            && now.saturating_duration_since(space.asked) < BETWEEN
+        {
+            return Arc::clone(space);
+        }
+        let read = self.read(process, now);
+        if let Some(space) = known
+            && read.places.is_empty()
+        {
+            // What was there when it lived is the best there is.
+            return Arc::clone(space);
+        }
+        self.make_room();
+        let read = Arc::new(read);
+        self.known.insert(process, Arc::clone(&read));
+        read
+    }
+
+    fn make_room(&mut self) {
+        if self.known.len() >= MOST
+            && let Some(oldest) = self.known.iter().min_by_key(|(_, space)| space.asked).map(|(&key, _)| key)
+        {
+            self.known.remove(&oldest);
+        }
+    }
+
+    fn read(&self, process: ProcessKey, now: Instant) -> Space {
+        let dir = mappings::open_process(process).ok();
+        let told = match &dir {
+            Some(_) => iterate_process(self.iterator.as_fd(), process.tgid).unwrap_or_default(),
+            None => Vec::new(),
+        };
+        Space { dir, places: places(&told), asked: now }
+    }
+}
+
+fn places(mut bytes: &[u8]) -> Vec<Place> {
+    let mut places: Vec<Place> = std::iter::from_fn(|| wire::take::<unwind_mapping>(&mut bytes)).map(place).collect();
+    places.sort_unstable_by_key(|place| place.start);
+    places.dedup_by_key(|place| place.start);
+    places
+}
+
+fn place(told: unwind_mapping) -> Place {
+    let kind = match told.kind {
+        0 => Kind::File(FileKey { inode: told.key.ino, device: told.key.dev, generation: told.key.generation }),
+        1 => Kind::Vdso,
+        _ => Kind::Anonymous,
+    };
+    Place { start: told.start, end: told.end, offset: told.offset, kind }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mappings_are_found_by_address() {
+        let told = |start, kind| unwind_mapping { start, end: start + 0x1000, kind, ..unwind_mapping::default() };
+        let mut bytes: Vec<u8> = [told(0x5000, 0), told(0x1000, 2), told(0x2000, 1), told(0x5000, 0)]
+            .iter()
+            .flat_map(wire::bytes_of)
+            .copied()
+            .collect();
+        bytes.push(7); // torn
+        let space = Space { dir: None, places: places(&bytes), asked: Instant::now() };
+        let kind = |address| space.at(address).map(|place| place.kind);
+        assert_eq!(space.places.len(), 3);
+        assert_eq!(kind(0x5fff), Some(Kind::File(FileKey::default())));
+        assert_eq!((kind(0x1000), kind(0x2fff)), (Some(Kind::Anonymous), Some(Kind::Vdso)));
+        assert_eq!((kind(0x6000), kind(0x3000), kind(0xfff)), (None, None, None));
+    }
+}

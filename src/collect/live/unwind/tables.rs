@@ -1,0 +1,223 @@
+//! The arrays that hold tables, as the kernel side reads them.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crossbeam_channel::Sender;
+use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
+
+use super::super::shared::Shared;
+use super::super::skel::sched::SchedMaps;
+use super::News;
+use crate::collect::modules::TabledFile;
+use crate::collect::taken::Tag;
+use crate::collect::unwind::{FileEntry, FileKey, Maps, PageEntry, Row, Rule, shape};
+
+/// Chunks that are added at once: each addition takes a grace period, whatever it adds.
+const CHUNKS_AT_ONCE: u32 = 4;
+
+/// Bytes of a value of an array; 16 words, one cache line.
+const VALUE_BYTES: u32 = 64;
+/// Words of 32 bits of a `struct unwind_file`: first (2), page_base, pages, generation, used.
+const FILE_WORDS: usize = 6;
+const USED_WORD: usize = 5;
+
+/// Arrays of the kernel side, mapped.
+pub struct TableMaps {
+    keys: MapHandle,
+    files: Shared,
+    pages: Shared,
+    rules: Shared,
+    rows: MapHandle,
+    chunks: Vec<Chunk>,
+    news: Sender<News>,
+    /// The file that is published next.
+    next: Option<Next>,
+}
+
+/// What is published next.
+pub enum Next {
+    /// A file.
+    File(Box<TabledFile>),
+    /// The kernel's page.
+    Vdso,
+}
+
+struct Chunk {
+    rows: Shared,
+    /// Open, so that it stays ours.
+    _map: MapHandle,
+}
+
+impl TableMaps {
+    /// Maps them.
+    ///
+    /// # Errors
+    /// What the kernel says: no memory.
+    pub fn new(maps: &SchedMaps<'_>, news: Sender<News>) -> Result<Self, libbpf_rs::Error> {
+        Ok(TableMaps {
+            keys: MapHandle::try_from(&maps.unwind_keys)?,
+            files: Shared::new(&maps.unwind_files.as_fd(), 4 * FILE_WORDS * shape::FILES as usize)?,
+            pages: Shared::new(&maps.unwind_pages.as_fd(), 4 * shape::PAGES as usize)?,
+            rules: Shared::new(&maps.unwind_rules.as_fd(), 8 * shape::RULES as usize)?,
+            rows: MapHandle::try_from(&maps.unwind_rows)?,
+            chunks: Vec::new(),
+            news,
+            next: None,
+        })
+    }
+
+    /// Of which file the next that is published is; frames in it may come from then on.
+    pub fn announce(&mut self, next: Option<Next>) {
+        self.next = next;
+    }
+
+    /// The rule at an offset of a file, as the kernel side finds it. `None`: its window is not filled.
+    pub fn rule(&self, index: u32, offset: u64) -> Option<Rule> {
+        let word = |word: usize| self.file_word(index, word).map_or(0, |word| word.load(Ordering::Acquire));
+        let first = u64::from(word(0)) | u64::from(word(1)) << 32;
+        let Some(page) = offset.checked_sub(first).map(|into| into / shape::PAGE_BYTES) else {
+            return Some(Rule::NONE);
+        };
+        let (base, pages) = (word(2), word(3));
+        let Some(page) = u32::try_from(page).ok().filter(|page| *page < pages) else { return Some(Rule::NONE) };
+        let entry = base.checked_add(page)?.checked_add(page / shape::WINDOW_PAGES)?;
+        let ((chunk, start), (_, end)) = (self.entry(entry)?.place()?, self.entry(entry.checked_add(1)?)?.place()?);
+        let rows = &self.chunks.get(chunk as usize)?.rows;
+        let row = |at: u32| rows.word(at as usize).map(|row| Row(row.load(Ordering::Relaxed)));
+        let pc = (offset % shape::PAGE_BYTES) as u16;
+        let (mut low, mut high) = (start, end);
+        while high.saturating_sub(low) > 1 {
+            let middle = low + (high - low) / 2;
+            if row(middle)?.pc() <= pc { low = middle } else { high = middle }
+        }
+        let packed = self.rules.long(row(low)?.rule().into())?.load(Ordering::Relaxed);
+        Some(Rule::unpack(packed))
+    }
+
+    fn entry(&self, at: u32) -> Option<PageEntry> {
+        self.pages.word(at as usize).map(|entry| PageEntry(entry.load(Ordering::Acquire)))
+    }
+
+    /// Takes back that a window was asked for: whoever misses it next asks again.
+    pub fn ask_again(&self, index: u32, offset: u64) {
+        let word = |word: usize| self.file_word(index, word).map_or(0, |word| word.load(Ordering::Acquire));
+        let first = u64::from(word(0)) | u64::from(word(1)) << 32;
+        let Some(page) = offset.checked_sub(first).map(|into| (into / shape::PAGE_BYTES) as u32) else { return };
+        let entry = word(2).saturating_add(page).saturating_add(page / shape::WINDOW_PAGES);
+        if let Some(entry) = self.pages.word(entry as usize) {
+            let asked = PageEntry::MISSING.0 | PageEntry::ASKED;
+            let _ = entry.compare_exchange(asked, PageEntry::MISSING.0, Ordering::AcqRel, Ordering::Relaxed);
+        }
+    }
+
+    /// Adds chunks behind those that are there.
+    fn grow(&mut self, count: u32) -> Result<(), libbpf_rs::Error> {
+        let first = self.chunks.len() as u32;
+        let indices: Vec<u32> = (first..shape::CHUNKS.min(first + count)).collect();
+        let chunks = indices.iter().map(|_| Chunk::new()).collect::<Result<Vec<_>, _>>()?;
+        let keys: Vec<u8> = indices.iter().flat_map(|index| index.to_ne_bytes()).collect();
+        let descriptors: Vec<u8> =
+            chunks.iter().flat_map(|chunk| chunk._map.as_fd().as_raw_fd().to_ne_bytes()).collect();
+        if indices.is_empty() {
+            return Ok(());
+        }
+        let together = self.rows.update_batch(&keys, &descriptors, indices.len() as u32, MapFlags::ANY, MapFlags::ANY);
+        if together.is_err() {
+            // Kernels before 5.14 take them one at a time.
+            for (key, descriptor) in keys.chunks_exact(4).zip(descriptors.chunks_exact(4)) {
+                self.rows.update(key, descriptor, MapFlags::ANY)?;
+            }
+        }
+        self.chunks.extend(chunks);
+        Ok(())
+    }
+
+    fn file_word(&self, index: u32, word: usize) -> Option<&AtomicU32> {
+        self.files.word(index as usize * FILE_WORDS + word)
+    }
+}
+
+impl Chunk {
+    fn new() -> Result<Self, libbpf_rs::Error> {
+        let options = libbpf_sys::bpf_map_create_opts {
+            sz: size_of::<libbpf_sys::bpf_map_create_opts>() as libbpf_sys::size_t,
+            map_flags: libbpf_sys::BPF_F_MMAPABLE,
+            ..Default::default()
+        };
+        let bytes = 4 * shape::CHUNK_ROWS;
+        let values = bytes / VALUE_BYTES;
+        let map = MapHandle::create(MapType::Array, Some("unwind_chunk"), 4, VALUE_BYTES, values, &options)?;
+        Ok(Chunk { rows: Shared::new(&map.as_fd(), bytes as usize)?, _map: map })
+    }
+}
+
+impl Maps for TableMaps {
+    fn add_chunk(&mut self, chunk: u32) -> io::Result<()> {
+        match self.chunks.len() as u32 {
+            have if chunk < have => Ok(()),
+            have => self.grow(CHUNKS_AT_ONCE.max(chunk + 1 - have)).map_err(io::Error::other),
+        }
+    }
+
+    fn rows(&mut self, chunk: u32, row: u32, rows: &[Row]) {
+        let Some(chunk) = self.chunks.get(chunk as usize) else { return };
+        for (at, value) in (row as usize..).zip(rows) {
+            if let Some(word) = chunk.rows.word(at) {
+                word.store(value.0, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn page(&mut self, entry: u32, value: PageEntry) {
+        if let Some(word) = self.pages.word(entry as usize) {
+            word.store(value.0, Ordering::Release);
+        }
+    }
+
+    fn rule(&mut self, index: u16, packed: u64) {
+        if let Some(rule) = self.rules.long(index.into()) {
+            rule.store(packed, Ordering::Release);
+        }
+    }
+
+    fn file(&mut self, index: u32, file: FileEntry, interval: u32) {
+        let tag = Tag::new(index, file.generation);
+        // Whoever does not listen any more does not mind.
+        let _ = match self.next.take() {
+            Some(Next::File(next)) => self.news.send(News::File(tag, next)),
+            Some(Next::Vdso) => self.news.send(News::Vdso(tag)),
+            None => Ok(()),
+        };
+        let first = [file.first as u32, (file.first >> 32) as u32];
+        let words = [first[0], first[1], file.page_base, file.pages, file.generation, interval];
+        for (at, value) in words.into_iter().enumerate() {
+            if let Some(word) = self.file_word(index, at) {
+                word.store(value, Ordering::Release);
+            }
+        }
+    }
+
+    fn used(&self, index: u32) -> u32 {
+        self.file_word(index, USED_WORD).map_or(0, |word| word.load(Ordering::Relaxed))
+    }
+
+    fn set_key(&mut self, key: FileKey, index: u32) -> io::Result<()> {
+        self.keys.update(&bytes_of(key), &index.to_ne_bytes(), MapFlags::ANY).map_err(io::Error::other)
+    }
+
+    fn remove_key(&mut self, key: FileKey) {
+        // That it is not there is fine.
+        let _ = self.keys.delete(&bytes_of(key));
+    }
+}
+
+/// `struct unwind_key`.
+fn bytes_of(key: FileKey) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&key.inode.to_ne_bytes());
+    bytes[8..12].copy_from_slice(&key.device.to_ne_bytes());
+    bytes[12..].copy_from_slice(&key.generation.to_ne_bytes());
+    bytes
+}

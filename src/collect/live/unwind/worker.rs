@@ -1,0 +1,362 @@
+//! The thread that makes tables.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender};
+use rustc_hash::{FxHashMap, FxHashSet};
+use rustix::event::{PollFd, PollFlags, poll};
+
+use super::super::maps::FlipPage;
+use super::super::rings::Ring;
+use super::super::skel::mappings::types::unwind_need;
+use super::super::wire;
+use super::News;
+use super::budget::Budget;
+use super::finish::{Snapshot, snapshots};
+use super::spaces::{Kind, Place, Space, Spaces};
+use super::tables::{Next, TableMaps};
+use crate::collect::files::open_mapped;
+use crate::collect::kernel::vdso;
+use crate::collect::mappings::Mapping;
+use crate::collect::modules::TabledFile;
+use crate::collect::unwind::{FileId, FileKey, Now, Refused, Rule, Rules, Store, Table, shape};
+use crate::tick::ProcessKey;
+
+/// Rows of all tables together, bytes.
+const MAX_ROW_BYTES: u64 = 64 << 20;
+/// Files that are kept open to make more of their tables, at most.
+const MAX_OPEN: usize = 128;
+/// Stacks that may wait to be walked, 16 KiB each; older ones stay as they are.
+const MAX_UNFINISHED: usize = 256;
+/// Windows of a small file.
+const SMALL: usize = 8;
+/// Files without a table that are remembered as such.
+const MAX_NONE: usize = 4096;
+
+/// What the thread is given.
+pub struct Wiring {
+    /// Where tables go.
+    pub tables: TableMaps,
+    /// What the kernel side misses.
+    pub needs: Ring,
+    /// Stacks that it could not walk to their end.
+    pub snapshots: Ring,
+    /// Tells the number of the interval.
+    pub flip: FlipPage,
+    /// Tells what is mapped in a process.
+    pub iterator: OwnedFd,
+    /// Processes whose tables are wanted before anything misses them.
+    pub wished: Receiver<ProcessKey>,
+    /// Where we tell of stacks that we walked.
+    pub news: Sender<News>,
+    /// Readable when there are wishes, or the end has come.
+    pub wake: Arc<OwnedFd>,
+    /// The end has come.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// A file whose table is being made.
+struct Open {
+    id: FileId,
+    table: Table<File>,
+    used: Instant,
+}
+
+/// Windows of a file that are to be filled when there is time.
+struct Rest {
+    id: FileId,
+    windows: std::vec::IntoIter<u32>,
+}
+
+/// Makes tables, what is missed first.
+pub struct Worker {
+    store: Store<TableMaps>,
+    rules: Rules,
+    needs: Ring,
+    snapshots: Ring,
+    flip: FlipPage,
+    wished: Receiver<ProcessKey>,
+    news: Sender<News>,
+    wake: Arc<OwnedFd>,
+    stop: Arc<AtomicBool>,
+    spaces: Spaces,
+    open: FxHashMap<u32, Open>,
+    none: FxHashSet<FileKey>,
+    /// Stacks that wait to be walked.
+    unfinished: VecDeque<Snapshot>,
+    rest: VecDeque<Rest>,
+    budget: Budget,
+    began: Instant,
+}
+
+impl Worker {
+    /// One that has made nothing yet; to be called by the thread itself.
+    pub fn new(wiring: Wiring) -> Self {
+        let now = Instant::now();
+        Worker {
+            store: Store::new(wiring.tables, MAX_ROW_BYTES),
+            rules: Rules::default(),
+            needs: wiring.needs,
+            snapshots: wiring.snapshots,
+            news: wiring.news,
+            flip: wiring.flip,
+            wished: wiring.wished,
+            wake: wiring.wake,
+            stop: wiring.stop,
+            spaces: Spaces::new(wiring.iterator),
+            open: FxHashMap::default(),
+            none: FxHashSet::default(),
+            unfinished: VecDeque::new(),
+            rest: VecDeque::new(),
+            budget: Budget::new(now),
+            began: now,
+        }
+    }
+
+    /// Works until it is told to stop.
+    pub fn run(mut self) {
+        self.vdso();
+        while !self.stop.load(Ordering::Relaxed) {
+            self.wait();
+            self.budget.settle(Instant::now());
+            for need in self.needed() {
+                self.need(&need);
+            }
+            self.unfinished.extend(snapshots(&self.snapshots.take()));
+            let excess = self.unfinished.len().saturating_sub(MAX_UNFINISHED);
+            self.unfinished.drain(..excess);
+            match self.unfinished.pop_front() {
+                Some(snapshot) => self.finish(&snapshot),
+                None => self.more(),
+            }
+        }
+    }
+
+    /// Waits for something to do.
+    fn wait(&self) {
+        let timeout = match (self.rest.is_empty() && self.wished.is_empty(), self.budget.allows_more()) {
+            _ if !self.unfinished.is_empty() => Some(Duration::ZERO),
+            (true, _) => None,
+            (false, true) => Some(Duration::ZERO),
+            (false, false) => Some(self.budget.rest()),
+        };
+        let timeout = timeout.and_then(|timeout| timeout.try_into().ok());
+        let rings = [self.needs.wakes(), self.snapshots.wakes()];
+        let mut sources = [rings[0], rings[1], self.wake.as_fd()].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        // An interrupted wait is a short one.
+        let _ = poll(&mut sources, timeout.as_ref());
+        let _ = rustix::io::read(&self.wake, &mut [0u8; 8]);
+    }
+
+    fn now(&self) -> Now {
+        Now { at: self.began.elapsed(), interval: self.flip.generation() as u32 }
+    }
+
+    fn needed(&mut self) -> Vec<unwind_need> {
+        let bytes = self.needs.take();
+        let mut rest = bytes.as_slice();
+        std::iter::from_fn(|| wire::take(&mut rest)).collect()
+    }
+
+    /// A stack could not be walked on.
+    fn need(&mut self, need: &unwind_need) {
+        let process = ProcessKey { tgid: need.tgid, start_ns: need.start_ns };
+        let key = FileKey { inode: need.key.ino, device: need.key.dev, generation: need.key.generation };
+        let id = FileId { index: need.file, generation: need.generation };
+        if need.file == shape::FILE_ASKED {
+            self.meet(process);
+            match self.store.find(key) {
+                Some(id) => {
+                    self.soon(id);
+                    let _ = self.fill_at(id, need.offset);
+                }
+                // It is gone before we could look: whoever maps the file next asks again.
+                None if !self.none.contains(&key) => self.store.forget(key, self.now()),
+                None => {}
+            }
+        } else if !self.reopen(id, process, need.vm_start) || self.fill_at(id, need.offset).is_err() {
+            self.store.maps().ask_again(id.index, need.offset);
+        }
+    }
+
+    pub(super) fn tell(&self, news: News) {
+        // Whoever does not listen any more does not mind.
+        let _ = self.news.send(news);
+    }
+
+    pub(super) fn space(&mut self, process: ProcessKey) -> Arc<Space> {
+        self.spaces.look(process, Instant::now())
+    }
+
+    /// A file that is known.
+    pub(super) fn file(&self, key: FileKey) -> Option<FileId> {
+        self.store.find(key)
+    }
+
+    /// Whether a file has no table and never will.
+    pub(super) fn is_none(&self, key: FileKey) -> bool {
+        self.none.contains(&key)
+    }
+
+    /// What the table of a file says, if that window is filled.
+    pub(super) fn filled(&mut self, id: FileId, offset: u64) -> Option<Rule> {
+        self.store.maps().rule(id.index, offset)
+    }
+
+    /// Makes known all files of a process that are not.
+    pub(super) fn meet(&mut self, process: ProcessKey) {
+        let space = self.space(process);
+        let unknown = |key: &FileKey| self.store.find(*key).is_none() && !self.none.contains(key);
+        let files = space.places.iter().filter_map(|place| match place.kind {
+            Kind::File(key) if unknown(&key) => Some((key, *place)),
+            _ => None,
+        });
+        let files: Vec<(FileKey, Place)> = files.collect();
+        if files.is_empty() {
+            return;
+        }
+        let (paths, program) = (space.paths(), space.program());
+        let Some(dir) = space.dir.as_ref().and_then(|dir| dir.try_clone().ok()) else { return };
+        for (key, place) in files {
+            if let Some(mapping) = paths.iter().find(|mapping| mapping.start == place.start) {
+                let is_program = program.as_deref() == Some(mapping.path.as_str());
+                self.add(key, &dir, mapping, is_program);
+            }
+        }
+    }
+
+    /// Publishes a file, without any window.
+    fn add(&mut self, key: FileKey, dir: &OwnedFd, mapping: &Mapping, is_program: bool) {
+        if self.store.find(key).is_some() {
+            return;
+        }
+        let Some(opened) = open_mapped(dir, mapping) else { return };
+        let Some(table) = readable(&opened.1).and_then(|file| Table::open(file).ok()) else {
+            self.has_none(key);
+            return;
+        };
+        let (extent, now) = (table.extent(), self.now());
+        let file = TabledFile { opened, mapping: mapping.clone(), is_program };
+        self.store.maps().announce(Some(Next::File(Box::new(file))));
+        let published = self.store.publish(key, extent, now);
+        self.store.maps().announce(None);
+        if let Ok(id) = published {
+            self.keep(id, table);
+            let windows: Vec<u32> = self.store.missing(id).collect();
+            let is_small = windows.len() <= SMALL;
+            let rest = Rest { id, windows: windows.into_iter() };
+            // Many small ones are done in the time of a large one.
+            if is_small { self.rest.push_front(rest) } else { self.rest.push_back(rest) }
+        }
+    }
+
+    fn has_none(&mut self, key: FileKey) {
+        if self.none.len() >= MAX_NONE {
+            self.none.clear();
+        }
+        // No room for its key: it will be asked for again.
+        if self.store.publish_none(key).is_ok() {
+            self.none.insert(key);
+        }
+    }
+
+    fn keep(&mut self, id: FileId, table: Table<File>) {
+        if self.open.len() >= MAX_OPEN
+            && let Some(oldest) = self.open.values().min_by_key(|open| open.used).map(|open| open.id.index)
+        {
+            self.open.remove(&oldest);
+        }
+        self.open.insert(id.index, Open { id, table, used: Instant::now() });
+    }
+
+    /// Opens a file again that was closed, if it is still the one; true if it is open.
+    fn reopen(&mut self, id: FileId, process: ProcessKey, start: u64) -> bool {
+        if self.open.get(&id.index).is_some_and(|open| open.id == id) {
+            return true;
+        }
+        let Some(key) = self.store.key(id) else { return false };
+        let space = self.space(process);
+        let is_there = space.places.iter().any(|place| place.start == start && place.kind == Kind::File(key));
+        let mapping = space.paths().into_iter().find(|mapping| mapping.start == start);
+        let opened =
+            space.dir.as_ref().zip(mapping.filter(|_| is_there)).and_then(|(dir, mapping)| open_mapped(dir, &mapping));
+        match opened.and_then(|(_, path)| readable(&path)).and_then(|file| Table::open(file).ok()) {
+            Some(table) => self.keep(id, table),
+            None => return false,
+        }
+        true
+    }
+
+    /// The rest of that file comes first from now on.
+    fn soon(&mut self, id: FileId) {
+        if let Some(at) = self.rest.iter().position(|rest| rest.id == id)
+            && let Some(rest) = self.rest.remove(at)
+        {
+            self.rest.push_front(rest);
+        }
+    }
+
+    /// Fills the window around an offset, on credit if need be.
+    pub(super) fn fill_at(&mut self, id: FileId, offset: u64) -> Result<(), Refused> {
+        if !self.budget.allows_needed() {
+            return Err(Refused::Full);
+        }
+        let window = self.open.get(&id.index).and_then(|open| open.table.extent().window_of(offset));
+        window.map_or(Ok(()), |window| self.fill(id, window))
+    }
+
+    fn fill(&mut self, id: FileId, number: u32) -> Result<(), Refused> {
+        let Some(open) = self.open.get_mut(&id.index).filter(|open| open.id == id) else { return Err(Refused::Gone) };
+        open.used = Instant::now();
+        let window = open.table.window(number, &mut self.rules);
+        let now = self.now();
+        self.store.fill(id, number, &window, &self.rules, now)
+    }
+
+    /// One thing that nobody waits for.
+    fn more(&mut self) {
+        if !self.budget.allows_more() {
+            return;
+        }
+        if let Ok(process) = self.wished.try_recv() {
+            self.meet(process);
+            return;
+        }
+        let Some(rest) = self.rest.front_mut() else { return };
+        let id = rest.id;
+        match rest.windows.next() {
+            // Refused: there is no room for what may never be needed.
+            Some(window) if self.fill(id, window).is_ok() => {}
+            _ => {
+                self.rest.pop_front();
+                self.close_if_whole(id);
+            }
+        }
+    }
+
+    fn close_if_whole(&mut self, id: FileId) {
+        if self.store.missing(id).next().is_none() {
+            self.open.remove(&id.index);
+        }
+    }
+
+    fn vdso(&mut self) {
+        let Some(table) = vdso().and_then(|image| Table::open(File::from(image)).ok()) else { return };
+        let (extent, now) = (table.extent(), self.now());
+        self.store.maps().announce(Some(Next::Vdso));
+        let Ok(id) = self.store.publish(FileKey::default(), extent, now) else { return };
+        self.keep(id, table);
+        (0..extent.windows()).for_each(|window| drop(self.fill(id, window)));
+        self.close_if_whole(id);
+    }
+}
+
+/// The contents behind an O_PATH descriptor.
+fn readable(path: &OwnedFd) -> Option<File> {
+    File::open(format!("/proc/self/fd/{}", path.as_fd().as_raw_fd())).ok()
+}
