@@ -15,7 +15,6 @@ use source::Source;
 const MACHINE: &[&str] = &[
     "libbpf_rs",
     "libbpf_sys",
-    "blazesym",
     "procfs",
     "rustix",
     "libc",
@@ -43,16 +42,12 @@ const UNSAFE_FILES: &[&str] = &[
     // The vDSO as it lies in this process; an ioctl that asks for one mapping of another.
     "src/collect/kernel.rs",
     "src/collect/mappings.rs",
-    // madvise(2) on the mappings of the symbol worker.
-    "src/collect/mapped.rs",
     // Maps and rings that are shared with the kernel, perf events, and bytes that become records.
     "src/collect/live/maps.rs",
     "src/collect/live/rings.rs",
     "src/collect/live/sampler.rs",
     "src/collect/live/shared.rs",
     "src/collect/live/wire.rs",
-    // A handler for SIGBUS: files of others can shrink while they are mapped.
-    "src/collect/sigbus.rs",
     // `localtime_r(3)`.
     "src/collect/local_time.rs",
     // What a new process does between fork and exec.

@@ -332,17 +332,6 @@ impl UnwindTables {
     }
 }
 
-/// Whether the symbols of a file may be handed to a parser that keeps an index of them: it is an ELF file, and its tables
-/// have the size of those of real programs.
-pub fn has_bounded_symbols(file: &File) -> bool {
-    let Some(elf) = Elf::open(file) else { return false };
-    let bytes = |table: &Table| {
-        let strings = elf.tables.get(table.link as usize).map_or(0, |strings| strings.bytes);
-        table.bytes.saturating_add(strings)
-    };
-    elf.symbol_tables().map(bytes).fold(0, u64::saturating_add) <= 2 * MAX_TABLE
-}
-
 /// The ranges of all functions, and the register that each declares undefined, if it does.
 fn functions_in(frames: &[u8], bases: &BaseAddresses) -> Vec<(Range<u64>, Option<Register>)> {
     let section = EhFrame::new(frames, LittleEndian);

@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, openat};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::elf::{self, ElfFacts, Role, Root};
@@ -40,6 +40,8 @@ pub struct CodeFile {
     pub module: ModuleId,
     /// Open on the file, while it is among the recently used.
     pub path: Option<Arc<OwnedFd>>,
+    /// Its path as a process sees it that has it mapped, and that process, while it is remembered.
+    pub seen: (Arc<str>, Weak<OwnedFd>),
     /// `None`: it could not be opened.
     key: Option<FileKey>,
     facts: Facts,
@@ -63,6 +65,7 @@ pub struct Files {
     by_key: FxHashMap<(FileKey, bool), usize>,
     /// Files that could not be opened: by what the mapping says, without a descriptor.
     by_mapping: FxHashMap<((u32, u32), u64, String), usize>,
+    by_module: FxHashMap<ModuleId, usize>,
     jobs: Sender<Job>,
     /// Files whose facts have not come yet.
     pending: Vec<usize>,
@@ -84,6 +87,7 @@ impl Files {
             files: Vec::new(),
             by_key: FxHashMap::default(),
             by_mapping: FxHashMap::default(),
+            by_module: FxHashMap::default(),
             jobs,
             pending: Vec::new(),
             open: 0,
@@ -108,14 +112,19 @@ impl Files {
     /// The file behind a mapping of a process; `is_program` if it is the one that was executed.
     pub fn find(
         &mut self,
-        process: Option<&OwnedFd>,
+        process: Option<&Arc<OwnedFd>>,
         mapping: &Mapping,
         is_program: bool,
         interner: &mut Interner,
         names: &mut Names,
     ) -> usize {
         let opened = process.and_then(|process| open_mapped(process, mapping));
-        self.find_opened(opened, mapping, is_program, interner, names)
+        let index = self.find_opened(opened, mapping, is_program, interner, names);
+        // The newest one lives longest, mostly.
+        if let (Some(process), Some(file)) = (process, self.files.get_mut(index)) {
+            file.seen = (mapping.path.as_str().into(), Arc::downgrade(process));
+        }
+        index
     }
 
     /// The same with the file that was opened, if it could be.
@@ -145,6 +154,11 @@ impl Files {
     /// One of them.
     pub fn get(&self, index: usize) -> Option<&CodeFile> {
         self.files.get(index)
+    }
+
+    /// The one of a module.
+    pub fn of_module(&self, module: ModuleId) -> Option<&CodeFile> {
+        self.get(*self.by_module.get(&module)?)
     }
 
     /// Notes that it was used, for what is let go first.
@@ -220,7 +234,10 @@ impl Files {
             self.pending.push(index);
         }
         let module = interner.module(module, names);
-        self.files.push(CodeFile { module, path: None, key: opened.as_ref().map(|(key, _)| *key), facts, used: 0 });
+        let seen = (mapping.path.as_str().into(), Weak::new());
+        let key = opened.as_ref().map(|(key, _)| *key);
+        self.files.push(CodeFile { module, path: None, seen, key, facts, used: 0 });
+        self.by_module.insert(module, index);
         match opened {
             Some((key, _)) => self.by_key.insert((*key, role == Role::Program), index),
             None => self.by_mapping.insert((mapping.dev, mapping.inode, mapping.path.clone()), index),

@@ -148,6 +148,7 @@ impl Source for Invented {
             started_wall_ns: machine::STARTED_WALL_NS,
             boot_offset_ns: 0,
             page_bytes: 4096,
+            symbol_limit_bytes: 128 << 20,
             lenses: ["oncpu", "sched", "stacks", "block", "numa", "life", "tasks"].map(lens).into(),
         }
     }

@@ -15,16 +15,16 @@ pub mod symbols;
 pub mod unwind;
 
 mod demangle;
+mod dwarf;
 mod elf;
 mod files;
 mod intern;
 mod kernel;
-mod mapped;
 mod mappings;
+mod object;
 mod perf_map;
 mod reconcile;
 mod reread;
-mod sigbus;
 mod spaces;
 mod taken;
 

@@ -6,23 +6,23 @@
 //! Whether a stack reached its thread's first function is decided here by where its outermost frame lies, see
 //! [`super::elf`]; frames that a walk found beyond such a function are cut off.
 
-use crossbeam_channel::Receiver;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use super::elf::Root;
-use super::files::{FileKey, Files};
+use super::files::{self, FileKey, Files};
 use super::intern::Interner;
 use super::kernel::{KernelModules, vdso};
 use super::mappings::Mapping;
 use super::spaces::{Nowhere, Parts, Place, Space, Spaces, Why};
-use super::symbols::{Code, Found, SymbolWorker, Want};
+use super::symbols::{Code, CodeFile, SymbolWorker, Want, WantDetail};
 use super::taken::{Tag, Taken, Walked, Where, Word, end_of};
 use super::unwind::Stop;
 use crate::tick::{
-    FoundBy, FrameId, FrameKind, Module, ModuleId, ModuleKind, Names, ProcessKey, StackEnd, StackId, Symbol, Walk,
+    Detail, FoundBy, Frame, FrameId, FrameKind, Module, ModuleId, ModuleKind, Names, ProcessKey, StackEnd, StackId,
+    Symbol, Walk,
 };
 
 /// Names that wait to be asked for, at most; a machine that shows more new code than this in one tick shows addresses.
@@ -39,6 +39,7 @@ pub struct Resolver {
     kernel: KernelModules,
     symbols: SymbolWorker,
     pending: Vec<Want>,
+    pending_details: Vec<WantDetail>,
     /// The module of each process's anonymous code.
     jit: FxHashMap<ProcessKey, ModuleId>,
     located: Vec<Located>,
@@ -131,6 +132,7 @@ impl Resolver {
             kernel: KernelModules::default(),
             symbols,
             pending: Vec::new(),
+            pending_details: Vec::new(),
             jit: FxHashMap::default(),
             located: Vec::new(),
             frames: Vec::new(),
@@ -241,13 +243,26 @@ impl Resolver {
             self.unasked += excess as u64;
             self.pending.truncate(MAX_PENDING);
         }
-        self.symbols.found().try_iter().for_each(|found| names.symbols.extend(found));
+        if !self.pending_details.is_empty()
+            && let Err(back) = self.symbols.want_details(std::mem::take(&mut self.pending_details))
+        {
+            self.pending_details = back;
+            self.pending_details.truncate(MAX_PENDING);
+        }
+        for found in self.symbols.found().try_iter() {
+            names.symbols.extend(found.symbols);
+            names.details.extend(found.details);
+        }
     }
 
-    /// Becomes ready when there are names to take with [`Resolver::found`]; what is received from it directly belongs
-    /// into [`Names::symbols`].
-    pub fn results(&self) -> &Receiver<Found> {
-        self.symbols.found()
+    /// Has lines and inlined functions of frames found. Where there is no file to look into, that is told at once.
+    pub fn detail(&mut self, frames: Vec<(FrameId, Frame)>, names: &mut Names) {
+        for (id, frame) in frames {
+            match self.files.of_module(frame.module).and_then(code_file) {
+                Some(file) => self.pending_details.push(WantDetail { frame: id, file, offset: frame.offset }),
+                None => names.details.push((id, Detail::default())),
+            }
+        }
     }
 
     /// A process exited. What is known of it stays a little: samples of it may still be drained.
@@ -424,7 +439,7 @@ impl Finder<'_> {
             path if mapping.inode == 0 || is_code_cache(path) => Place::Jit(self.anonymous()),
             path => {
                 let is_program = program == Some(path);
-                Place::File(self.files.find(dir.map(Arc::as_ref), mapping, is_program, self.interner, self.names))
+                Place::File(self.files.find(dir, mapping, is_program, self.interner, self.names))
             }
         };
         known.place = Some(place);
@@ -447,7 +462,9 @@ impl Finder<'_> {
             && named
             && let Some(image) = &self.fixed.vdso
         {
-            self.pending.push(Want { frame, code: Code::Elf(module, Arc::clone(image)), offset });
+            let (file, path) = (Arc::clone(image), Arc::from("[vdso]"));
+            let code = Code::Elf(CodeFile { module, file, path, process: Weak::new() });
+            self.pending.push(Want { frame, code, offset });
         }
         Located::new(frame)
     }
@@ -462,10 +479,9 @@ impl Finder<'_> {
 
     fn file(&mut self, index: usize, offset: u64) -> Located {
         let Some(file) = self.files.get(index) else { return self.nameless("[exited]", offset) };
-        let (module, path) = (file.module, &file.path);
-        let (frame, new) = self.interner.frame(module, offset, FrameKind::User, self.names);
-        if new && let Some(path) = path {
-            self.pending.push(Want { frame, code: Code::Elf(module, Arc::clone(path)), offset });
+        let (frame, new) = self.interner.frame(file.module, offset, FrameKind::User, self.names);
+        if new && let Some(file) = code_file(file) {
+            self.pending.push(Want { frame, code: Code::Elf(file), offset });
         }
         self.files.touch(index);
         let pending = self.files.is_pending(index);
@@ -479,6 +495,11 @@ impl Finder<'_> {
         }
         Located { root: root.is_some(), pending, ..Located::new(frame) }
     }
+}
+
+fn code_file(file: &files::CodeFile) -> Option<CodeFile> {
+    let (path, process) = file.seen.clone();
+    Some(CodeFile { module: file.module, file: Arc::clone(file.path.as_ref()?), path, process })
 }
 
 /// Shared memory that compilers map twice to write code into; files that hold ELF code are called otherwise.

@@ -57,8 +57,13 @@ impl NameTable {
         self.frames.extend(names.frames);
         changed.extend(names.symbols.iter().map(|(id, _)| *id));
         changed.extend(names.details.iter().map(|(id, _)| *id));
-        // Symbols of frames that were let go come too late.
-        self.symbols.extend(names.symbols.into_iter().filter(|(id, _)| self.frames.contains_key(id)));
+        for (id, symbol) in names.symbols {
+            // Symbols of frames that were let go come too late, and a name is better than none.
+            let known = self.symbols.get(&id).is_some_and(|known| !known.nameless);
+            if self.frames.contains_key(&id) && !(symbol.nameless && known) {
+                self.symbols.insert(id, symbol);
+            }
+        }
         for (id, detail) in names.details {
             if self.frames.contains_key(&id) {
                 self.plain.remove(&id);
@@ -394,6 +399,9 @@ mod tests {
         assert_eq!(called(&labels, &|of| of.functions.clone()), ["io_read libc.so.6 User", inlined]);
         assert_eq!(names.plain().count(), 0);
         tell(&mut names, &mut labels, Names { symbols: vec![(FrameId(0), symbol)], ..Names::default() });
+        assert_eq!(called(&labels, &|of| of.functions.clone()), ["read libc.so.6 User", inlined]);
+        let nameless = Symbol { function: "libc.so.6:fn@0x40".into(), nameless: true, ..Symbol::default() };
+        tell(&mut names, &mut labels, Names { symbols: vec![(FrameId(0), nameless)], ..Names::default() });
         assert_eq!(called(&labels, &|of| of.functions.clone()), ["read libc.so.6 User", inlined]);
         let lines = ["read io.c:7 libc.so.6 User", "check io.c:9 libc.so.6 Inlined"];
         assert_eq!(called(&labels, &|of| of.lines.clone()), lines);

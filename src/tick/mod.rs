@@ -58,6 +58,8 @@ pub struct Session {
     pub boot_offset_ns: u64,
     /// Bytes of one page of memory.
     pub page_bytes: u64,
+    /// Most memory that symbols and debug information take; 0: not known.
+    pub symbol_limit_bytes: u64,
     /// Each lens, and why it is off if it is.
     pub lenses: Vec<LensStatus>,
 }
@@ -647,6 +649,8 @@ pub struct Cost {
     pub rss_bytes: u64,
     /// Memory of the maps, as the kernel states it.
     pub map_bytes: u64,
+    /// Memory of symbols and debug information that are kept, part of `rss_bytes`.
+    pub symbol_bytes: u64,
     /// BPF programs; empty where the kernel's statistics are off.
     pub programs: Vec<ProgramCost>,
     /// From the end of the interval until the tick was ready.

@@ -15,7 +15,6 @@ use std::time::Duration;
 use crossterm::event::{KeyEvent, MouseButton, MouseEvent, MouseEventKind};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
-use rustc_hash::FxHashSet;
 
 use super::help::Help;
 use super::keys::Keyboard;
@@ -24,16 +23,14 @@ use super::places::{self, Place};
 use super::prompt::Prompt;
 use super::quality::Quality;
 use super::signal::SignalPopup;
-use super::{Action, Command, Context, Outcome, Pane, Target, Theme, Wants, copy, draw, footer, status};
+use super::wanted::Asked;
+use super::{Action, Command, Context, Outcome, Pane, Target, Theme, copy, draw, footer, status};
 use crate::model::{Model, Process};
-use crate::tick::FrameId;
 
 /// Rows keep their order for so long after a key press.
 const ORDER_HELD: Duration = Duration::from_secs(1);
 /// What `+` and `-` step through.
 const INTERVALS_MS: [u64; 9] = [100, 200, 500, 1_000, 2_000, 5_000, 10_000, 30_000, 60_000];
-/// Frames that are remembered as asked for; beyond that they may be asked for again.
-const MOST_DETAILED: usize = 200_000;
 /// The smallest screen on which everything has its place.
 pub const MIN_SIZE: (u16, u16) = (80, 24);
 
@@ -68,9 +65,7 @@ pub struct App {
     awaited: Option<u32>,
     samples: (u64, u64),
     area: Rect,
-    sent: Wants,
-    /// Frames whose details were asked for.
-    detailed: FxHashSet<FrameId>,
+    asked: Asked,
 }
 
 /// A place and what was opened in it.
@@ -149,8 +144,7 @@ impl App {
             awaited: None,
             samples: (0, 0),
             area: Rect::default(),
-            sent: Wants::default(),
-            detailed: FxHashSet::default(),
+            asked: Asked::default(),
         }
     }
 
@@ -278,24 +272,11 @@ impl App {
         self.pane_mut().layout(body, model);
     }
 
-    /// Adds what the pane wants kept fresh, if that has changed.
+    /// Adds what the pane wants kept fresh or explained, if that has changed.
     fn wanted(&mut self, mut actions: Vec<Action>, model: &Model) -> Vec<Action> {
-        let wants = self.pane().wants();
-        if wants.visible != self.sent.visible {
-            actions.push(Action::Visible(wants.visible.clone()));
-        }
-        if wants.focus != self.sent.focus {
-            actions.push(Action::Focus(wants.focus));
-        }
-        self.sent = wants;
-        let plain = self.pane_mut().plain_frames(model);
-        if self.detailed.len() > MOST_DETAILED {
-            self.detailed.clear();
-        }
-        let new: Vec<_> = plain.into_iter().filter(|(id, _)| self.detailed.insert(*id)).collect();
-        if !new.is_empty() {
-            actions.push(Action::Detail(new));
-        }
+        let pane = self.pane_mut();
+        let (wants, plain) = (pane.wants(), pane.plain_frames(model));
+        actions.extend(self.asked.news(wants, plain));
         actions
     }
 

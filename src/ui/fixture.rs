@@ -26,6 +26,7 @@ pub fn session() -> Session {
         sampler: Sampler::CpuClock(99),
         interval_ns: SECOND,
         page_bytes: 4096,
+        symbol_limit_bytes: 0,
         lenses: ["oncpu", "sched", "block"].map(|name| LensStatus { name: name.into(), off: None }).into(),
         ..Session::default()
     }

@@ -56,6 +56,7 @@ mod testing;
 mod tests;
 pub mod theme;
 mod threads;
+mod wanted;
 
 pub use keys::{Command, Context};
 pub use palette::Role;

@@ -16,12 +16,14 @@ pub(super) struct Quality {
     process: Option<ProcessKey>,
     /// Whose they are, and how their stacks end.
     parts: Vec<(String, Vec<EndSum>)>,
+    /// Memory of symbols, and most of it.
+    symbols: (u64, u64),
 }
 
 impl Quality {
     /// Of a process, if there is one, and of all.
     pub fn new(process: Option<ProcessKey>, model: &Model) -> Self {
-        let mut quality = Quality { process, parts: Vec::new() };
+        let mut quality = Quality { process, parts: Vec::new(), symbols: (0, 0) };
         quality.update(model);
         quality
     }
@@ -34,6 +36,7 @@ impl Quality {
             self.parts.push((whose, model.stack_ends(Some(process.key))));
         }
         self.parts.push(("all processes".into(), model.stack_ends(None)));
+        self.symbols = (model.cost().symbol_bytes, model.session().symbol_limit_bytes);
     }
 
     /// Everything closes it.
@@ -69,6 +72,10 @@ impl Quality {
             "function. What is not complete still counts, below a frame that says why.",
             theme.dim(),
         )]);
+        if let (bytes, most @ 1..) = self.symbols {
+            let kept = format!("Symbols take {} of memory, {} at most.", format::bytes(bytes), format::bytes(most));
+            lines.push(vec![Span::styled(kept, theme.dim())]);
+        }
         lines
     }
 

@@ -469,6 +469,7 @@ fn cost(len_ns: u64, threads: u64) -> Cost {
         user_space_ns: len_ns / 500 + threads * 600,
         rss_bytes: 38 * MIB,
         map_bytes: 21 * MIB,
+        symbol_bytes: 7 * MIB,
         programs: vec![
             program("sched_switch", 9_000, 55),
             program("sched_wakeup", 4_500, 48),

@@ -153,6 +153,7 @@ impl Machine {
             map_bytes: self.map_bytes,
             programs: self.programs.iter_mut().filter_map(Program::since).collect(),
             late_ns: started.elapsed().as_nanos() as u64,
+            ..Cost::default()
         }
     }
 }

@@ -45,7 +45,7 @@ use self::watched::Watched;
 use super::host::{self, Identity};
 use super::modules::Resolver;
 use super::nodes::nodes;
-use super::symbols::{SymbolWorker, kernel_symbols_off};
+use super::symbols::{self, SymbolWorker, kernel_symbols_off};
 use super::{Request, Source, SourceError};
 use crate::tick::{Batch, Event, Lens, LensStatus, Life, Loss, Names, ProcessKey, Session, StackWeight, State, Tick};
 
@@ -247,7 +247,7 @@ impl Source for Live {
             }
             self.pump();
             self.resolver.found(&mut self.names);
-            if !self.names.symbols.is_empty() {
+            if !self.names.symbols.is_empty() || !self.names.details.is_empty() {
                 return Ok(Some(Batch::Names(Box::new(std::mem::take(&mut self.names)))));
             }
         }
@@ -265,7 +265,8 @@ impl Live {
             Request::Focus(process) => self.processes.focus(process),
             Request::EndTick => self.next_tick = Instant::now(),
             // A live kernel does not wait.
-            Request::Hold(_) | Request::Detail(_) => {}
+            Request::Hold(_) => {}
+            Request::Detail(frames) => self.resolver.detail(frames, &mut self.names),
         }
     }
 
@@ -368,6 +369,7 @@ impl Live {
         tick.losses = losses.0.into_iter().filter(|&(_, count)| count > 0).collect();
         tick.losses.sort_by_key(|&(loss, _)| loss as u8);
         tick.cost = self.machine.cost(started);
+        tick.cost.symbol_bytes = self.resolver.symbols().stats().bytes();
         Ok(tick)
     }
 
@@ -515,6 +517,7 @@ impl Live {
             started_wall_ns: wall_ns(),
             boot_offset_ns: host::boot_offset_ns(),
             page_bytes: rustix::param::page_size() as u64,
+            symbol_limit_bytes: symbols::MAX_BYTES,
             lenses,
         };
     }

@@ -16,7 +16,7 @@ mod store;
 mod store_test;
 mod table;
 
-pub use bytes::ReadAt;
+pub use bytes::{Pager, ReadAt, View};
 pub use image::NoTable;
 pub use rule::{Cfa, FoundBy, Fp, PageEntry, Row, Rule, Stop, shape};
 pub use rules::Rules;

@@ -213,6 +213,7 @@ struct CostObject<'a> {
     bpf_ns: Option<u64>,
     rss_bytes: u64,
     map_bytes: u64,
+    symbol_bytes: u64,
     late_ns: u64,
     programs: Vec<ProgramObject<'a>>,
 }
@@ -447,6 +448,7 @@ fn cost_object(cost: &Cost) -> CostObject<'_> {
         bpf_ns: (!cost.programs.is_empty()).then_some(bpf_ns),
         rss_bytes: cost.rss_bytes,
         map_bytes: cost.map_bytes,
+        symbol_bytes: cost.symbol_bytes,
         late_ns: cost.late_ns,
         programs: cost.programs.iter().map(|p| ProgramObject { name: &p.name, runs: p.runs, ns: p.ns }).collect(),
     }

@@ -1,0 +1,114 @@
+//! The thread that reads debug information: lines, and functions that were inlined.
+
+use crossbeam_channel::{Receiver, Sender};
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::{CodeFile, LINES_BYTES, SymbolStats, WantDetail, debug_file};
+use crate::collect::dwarf::DebugInfo;
+use crate::collect::object::Object;
+use crate::tick::{Detail, FrameId, ModuleId, Names};
+
+/// Addresses between two looks at whether to stop.
+const CHUNK: usize = 256;
+/// Of what a compressed file may take once it is unpacked.
+const UNPACKED_BYTES: usize = LINES_BYTES / 2;
+
+/// What it keeps.
+pub struct LineWorker {
+    /// Files that were read, least recently used first; `None` where there is no debug information.
+    files: VecDeque<(ModuleId, Option<DebugFile>)>,
+    results: Sender<Names>,
+    stop: Arc<AtomicBool>,
+    stats: Arc<SymbolStats>,
+}
+
+/// A file and its debug information, which may be in another.
+struct DebugFile {
+    object: Object,
+    info: DebugInfo,
+}
+
+impl DebugFile {
+    fn open(file: &CodeFile) -> Option<Self> {
+        let object = Object::open(Arc::new(file.open()?))?;
+        let here = object.section(".debug_info").is_some();
+        let separate = if here { None } else { Some(file.seen(|seen| debug_file::find(&object, seen))?) };
+        let info = DebugInfo::open(separate.as_ref().unwrap_or(&object), UNPACKED_BYTES).ok()?;
+        Some(DebugFile { object, info })
+    }
+
+    fn find(&mut self, wants: &[WantDetail]) -> Vec<Detail> {
+        // What is mapped from nowhere is at no address that anything is known of.
+        let address = |want: &WantDetail| self.object.address_of(want.offset).unwrap_or(0);
+        let addresses: Vec<u64> = wants.iter().map(address).collect();
+        self.info.find(&addresses, LINES_BYTES)
+    }
+}
+
+impl LineWorker {
+    /// Has read nothing yet.
+    pub fn new(results: Sender<Names>, stop: Arc<AtomicBool>, stats: Arc<SymbolStats>) -> Self {
+        LineWorker { files: VecDeque::new(), results, stop, stats }
+    }
+
+    /// Answers until nobody asks any more.
+    pub fn run(&mut self, messages: &Receiver<Vec<WantDetail>>) {
+        while let Ok(first) = messages.recv() {
+            let mut by_file: BTreeMap<ModuleId, Vec<WantDetail>> = BTreeMap::new();
+            for want in first.into_iter().chain(messages.try_iter().flatten()) {
+                by_file.entry(want.file.module).or_default().push(want);
+            }
+            for wants in by_file.values() {
+                for chunk in wants.chunks(CHUNK) {
+                    if self.stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    self.answer(chunk);
+                }
+            }
+        }
+    }
+
+    /// Answers for each, be it that nothing is known.
+    fn answer(&mut self, wants: &[WantDetail]) {
+        let found = catch_unwind(AssertUnwindSafe(|| self.look_up(wants))).unwrap_or_else(|_| {
+            self.files.clear();
+            self.stats.broken.fetch_add(1, Ordering::Relaxed);
+            Vec::new()
+        });
+        let details = found.into_iter().chain(std::iter::repeat_with(Detail::default));
+        let details: Vec<(FrameId, Detail)> = wants.iter().map(|want| want.frame).zip(details).collect();
+        let _ = self.results.send(Names { details, ..Names::default() });
+        self.stay_bounded();
+    }
+
+    fn look_up(&mut self, wants: &[WantDetail]) -> Vec<Detail> {
+        let Some(file) = wants.first().map(|want| &want.file) else { return Vec::new() };
+        let held = self.files.iter().position(|(module, _)| *module == file.module);
+        let held = held.and_then(|at| self.files.remove(at));
+        self.files.push_back(held.unwrap_or_else(|| (file.module, DebugFile::open(file))));
+        match self.files.back_mut() {
+            Some((_, Some(file))) => file.find(wants),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Lets go of the files that were not used for longest, then of parts of the last one.
+    fn stay_bounded(&mut self) {
+        let bytes = |files: &VecDeque<(ModuleId, Option<DebugFile>)>| -> usize { files.iter().map(bytes_of).sum() };
+        while bytes(&self.files) > LINES_BYTES && self.files.len() > 1 {
+            self.files.pop_front();
+        }
+        if let Some((_, Some(file))) = self.files.back_mut() {
+            file.info.shrink(LINES_BYTES);
+        }
+        self.stats.lines_bytes.store(bytes(&self.files), Ordering::Relaxed);
+    }
+}
+
+fn bytes_of((_, file): &(ModuleId, Option<DebugFile>)) -> usize {
+    size_of::<(ModuleId, Option<DebugFile>)>() + file.as_ref().map_or(0, |file| file.info.bytes())
+}

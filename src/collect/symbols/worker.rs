@@ -1,0 +1,209 @@
+//! The thread that finds what functions are called.
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use rustc_hash::FxHashMap;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::file::FileNames;
+use super::kallsyms::KernelSymbols;
+use super::{Code, CodeFile, Found, JIT_BYTES, Message, NAMES_BYTES, SymbolStats, Want, kernel_symbols_off};
+use crate::collect::demangle::demangle;
+use crate::collect::perf_map::PerfMaps;
+use crate::tick::{ModuleId, Names, ProcessKey, Symbol};
+
+/// Addresses between two looks at whether to stop.
+const CHUNK: usize = 256;
+/// How often maps of JIT code that lack a function are looked at again.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
+/// How often the kernel's list is read again because BPF programs may have come; a reading takes some 50 ms.
+const BETWEEN_READS: Duration = Duration::from_secs(10);
+/// Addresses of BPF programs that wait for that.
+const MAX_WAITING: usize = 4096;
+
+/// What it keeps.
+pub struct NameWorker {
+    kernel: Option<(KernelSymbols, Instant)>,
+    kernel_hidden: bool,
+    /// Addresses that are, or may be, of BPF programs: those come and go, so they wait for a newer list.
+    later: Vec<Want>,
+    jit: PerfMaps,
+    /// Files whose symbols were read, least recently used first; `None` for what is no ELF file.
+    files: VecDeque<(ModuleId, Option<FileNames>)>,
+    files_bytes: usize,
+    results: Sender<Names>,
+    stop: Arc<AtomicBool>,
+    stats: Arc<SymbolStats>,
+}
+
+/// What is looked up together. What is gone soonest comes first.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Group {
+    Jit(ProcessKey),
+    Kernel,
+    Elf(ModuleId),
+}
+
+impl NameWorker {
+    /// Knows nothing yet.
+    pub fn new(results: Sender<Names>, stop: Arc<AtomicBool>, stats: Arc<SymbolStats>) -> Self {
+        NameWorker {
+            kernel: None,
+            kernel_hidden: kernel_symbols_off().is_some(),
+            later: Vec::new(),
+            jit: PerfMaps::default(),
+            files: VecDeque::new(),
+            files_bytes: 0,
+            results,
+            stop,
+            stats,
+        }
+    }
+
+    /// Answers until nobody asks any more.
+    pub fn run(&mut self, messages: &Receiver<Message>) {
+        loop {
+            let first = match self.jit.is_waiting() || !self.later.is_empty() {
+                true => messages.recv_timeout(BETWEEN_LOOKS),
+                false => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match first {
+                Ok(first) => self.take(std::iter::once(first).chain(messages.try_iter())),
+                Err(RecvTimeoutError::Timeout) => self.look_again(),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if self.stop.load(Ordering::Relaxed) {
+                return;
+            }
+            self.stay_bounded();
+        }
+    }
+
+    fn take(&mut self, messages: impl Iterator<Item = Message>) {
+        let mut groups: FxHashMap<Group, Vec<Want>> = FxHashMap::default();
+        for message in messages {
+            match message {
+                Message::KernelChanged => self.kernel = None,
+                Message::Wants(wants) => wants.into_iter().for_each(|want| {
+                    groups.entry(group(&want)).or_default().push(want);
+                }),
+            }
+        }
+        let mut groups: Vec<_> = groups.into_iter().collect();
+        groups.sort_by_key(|(group, _)| *group);
+        for (group, wants) in groups {
+            for chunk in wants.chunks(CHUNK) {
+                if self.stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                self.answer(group, chunk);
+            }
+        }
+    }
+
+    /// A compiler may write its map long after the code ran first, and the kernel's list may be read again.
+    fn look_again(&mut self) {
+        let found = self.jit.look_again();
+        self.send(found);
+        if self.kernel.as_ref().is_none_or(|(_, read)| read.elapsed() >= BETWEEN_READS) {
+            let later = std::mem::take(&mut self.later);
+            self.kernel = None;
+            later.chunks(CHUNK).for_each(|chunk| self.answer(Group::Kernel, chunk));
+        }
+    }
+
+    fn answer(&mut self, group: Group, wants: &[Want]) {
+        let found = catch_unwind(AssertUnwindSafe(|| self.look_up(group, wants)));
+        let found = found.unwrap_or_else(|_| {
+            // Nobody knows in what state the panic left it.
+            (self.kernel, self.files, self.files_bytes) = (None, VecDeque::new(), 0);
+            self.stats.broken.fetch_add(1, Ordering::Relaxed);
+            Found::new()
+        });
+        self.stats.asked.fetch_add(wants.len() as u64, Ordering::Relaxed);
+        self.send(found);
+    }
+
+    fn send(&self, found: Found) {
+        self.stats.named.fetch_add(found.len() as u64, Ordering::Relaxed);
+        if !found.is_empty() {
+            let _ = self.results.send(Names { symbols: found, ..Names::default() });
+        }
+    }
+
+    fn look_up(&mut self, group: Group, wants: &[Want]) -> Found {
+        match (group, wants.first().map(|want| &want.code)) {
+            (Group::Elf(_), Some(Code::Elf(file))) => self.elf(&file.clone(), wants),
+            (Group::Jit(process), Some(Code::Jit(_, dir))) => {
+                self.jit.find(process, &Arc::clone(dir), wants.iter().map(|want| (want.frame, want.offset)))
+            }
+            (Group::Kernel, _) => self.kernel(wants),
+            _ => Found::new(),
+        }
+    }
+
+    fn elf(&mut self, file: &CodeFile, wants: &[Want]) -> Found {
+        let Some(names) = self.hold(file) else { return Found::new() };
+        wants.iter().filter_map(|want| Some((want.frame, names.name(want.offset)?))).collect()
+    }
+
+    /// The names of a file, which is from now on the one used last.
+    fn hold(&mut self, file: &CodeFile) -> Option<&FileNames> {
+        let held = self.files.iter().position(|(module, _)| *module == file.module);
+        let held = held.and_then(|at| self.files.remove(at)).unwrap_or_else(|| {
+            let names = file.open().and_then(|opened| file.seen(|seen| FileNames::open(opened, seen)));
+            self.files_bytes += bytes_of(&names);
+            (file.module, names)
+        });
+        self.files.push_back(held);
+        self.files.back()?.1.as_ref()
+    }
+
+    fn kernel(&mut self, wants: &[Want]) -> Found {
+        if self.kernel_hidden {
+            return Found::new();
+        }
+        let begun = Instant::now();
+        let (kernel, read) = self.kernel.get_or_insert_with(|| (KernelSymbols::read(), Instant::now()));
+        let is_new = *read >= begun;
+        let mut found = Found::new();
+        for want in wants {
+            match kernel.find(want.offset) {
+                Some(function) if is_new || !function.is_bpf => {
+                    let offset = want.offset - function.start;
+                    found.push((want.frame, Symbol { function: demangle(function.name), offset, nameless: false }));
+                }
+                _ if !is_new && self.later.len() < MAX_WAITING => self.later.push(want.clone()),
+                _ => {}
+            }
+        }
+        found
+    }
+
+    /// Lets go of what was not used for longest, and says what the rest takes.
+    fn stay_bounded(&mut self) {
+        let kernel = self.kernel.as_ref().map_or(0, |(kernel, _)| kernel.bytes());
+        while self.files_bytes + kernel > NAMES_BYTES
+            && let Some((_, old)) = self.files.pop_front()
+        {
+            self.files_bytes -= bytes_of(&old);
+        }
+        while self.jit.bytes() > JIT_BYTES && self.jit.evict() {}
+        self.stats.names_bytes.store(self.files_bytes + kernel + self.jit.bytes(), Ordering::Relaxed);
+    }
+}
+
+fn bytes_of(names: &Option<FileNames>) -> usize {
+    size_of::<(ModuleId, Option<FileNames>)>() + names.as_ref().map_or(0, FileNames::bytes)
+}
+
+fn group(want: &Want) -> Group {
+    match &want.code {
+        Code::Elf(file) => Group::Elf(file.module),
+        Code::Kernel => Group::Kernel,
+        Code::Jit(process, _) => Group::Jit(*process),
+    }
+}
