@@ -164,9 +164,9 @@ impl<'pager> Evaluator<'pager> {
 
     fn evaluate(&mut self, fde: &Fde<'pager>, range: Range<u64>, part: &mut Part<'_>) {
         let (register, signal) = (fde.cie().return_address_register(), fde.is_signal_trampoline());
-        let Ok(mut table) = fde.rows(&self.section, &self.bases, &mut self.context) else {
-            return part.put(range.start, range.end, Rule::UNSUPPORTED);
-        };
+        // Until a row says better: there may be none, if the length wraps.
+        part.put(range.start, range.end, Rule::UNSUPPORTED);
+        let Ok(mut table) = fde.rows(&self.section, &self.bases, &mut self.context) else { return };
         let mut reached = range.start;
         // Behind what is asked for, nothing needs to be known.
         let enough = range.end.min(part.wanted().end);
@@ -250,16 +250,17 @@ impl Part<'_> {
     /// A linkage table that no description covers, as far as it is asked for; it ends where another one may begin.
     fn stubs(&mut self, table: Range<u64>, end: u64) {
         let wanted = self.wanted();
-        let first = table.start.max(wanted.start / STUB_BYTES * STUB_BYTES).next_multiple_of(STUB_BYTES);
+        let first = table.start.max(wanted.start / STUB_BYTES * STUB_BYTES).checked_next_multiple_of(STUB_BYTES);
+        let first = first.unwrap_or(u64::MAX);
         for address in (first..table.end.min(wanted.end)).step_by(STUB_BYTES as usize) {
             let mut code = [0; STUB_BYTES as usize];
             if !self.pager.read(self.segment.offset + (address - self.segment.address), &mut code) {
                 return;
             }
             for (into, rule) in plt::stub(&code).into_iter().flatten() {
-                self.put(address + into, end, rule);
+                self.put(address.saturating_add(into), end, rule);
             }
-            self.put(address + STUB_BYTES, end, Rule::NONE);
+            self.put(address.saturating_add(STUB_BYTES), end, Rule::NONE);
         }
     }
 }
