@@ -1,6 +1,6 @@
 //! Trees as folded text: one line per stack, root first, `process;frame;frame… weight`.
 //!
-//! Kernel frames end in `_[k]`, inlined ones in `_[i]`, code made at run time in `_[j]`. Whatever a name holds, a line is
+//! Kernel frames end in `_[k]`, inlined ones in `_[i]`, code made at run time in `_[j]`, guesses in `_[?]`. Whatever a name holds, a line is
 //! a line and a frame a frame: `;` becomes `:`, control characters are written out.
 
 use std::borrow::Cow;
@@ -82,6 +82,9 @@ fn push_path(line: &mut String, tree: &CallTree, path: &[usize]) {
     for &step in path.iter().rev().filter(|&&step| step > 0 || tree.process.is_some()) {
         let node = &tree.nodes[step];
         push_frame(line, &node.name, node.kind);
+        if node.guessed {
+            line.push_str("_[?]");
+        }
     }
 }
 

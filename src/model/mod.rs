@@ -10,6 +10,7 @@ mod dense;
 mod entity;
 pub mod folded;
 mod group;
+mod hints;
 mod history;
 pub mod json;
 mod latency;
@@ -26,11 +27,12 @@ mod tree;
 mod window;
 
 pub use entity::{Exit, IoTotals, Process, Samples, Thread, Totals, is_idle_wait};
+pub use hints::Hint;
 pub use history::HistoryTick;
 pub use latency::{Latency, Scope, hdr};
 pub use names::{MAX_FRAMES, MAX_NAME_CHARS, NameTable, clean};
 pub use quality::EndSum;
-pub use tree::{CallTree, Code, Merge, TreeLens, TreeNode, TreeQuery};
+pub use tree::{Behind, CallTree, Code, Merge, TreeLens, TreeNode, TreeQuery};
 pub use window::Window;
 
 use std::collections::VecDeque;

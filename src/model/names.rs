@@ -199,8 +199,8 @@ pub(super) struct FrameLabels {
     /// The same with the line in each; empty where no line is known.
     pub lines: SmallVec<[LabelId; 2]>,
     pub module: LabelId,
-    /// Code of the kernel.
-    pub kernel: bool,
+    /// What kind of code.
+    pub kind: FrameKind,
 }
 
 /// Functions and modules, each once, and which frames belong to them.
@@ -251,8 +251,7 @@ impl Labels {
             None if module.kind == ModuleKind::Note => functions.push(of_module),
             None => {}
         }
-        let kernel = frame.kind == FrameKind::Kernel;
-        self.frames.insert(id.0, FrameLabels { functions, lines, module: of_module, kernel });
+        self.frames.insert(id.0, FrameLabels { functions, lines, module: of_module, kind: frame.kind });
     }
 
     /// Lets go what no frame of the table is called any more. Ids are not given out again.

@@ -217,6 +217,20 @@ pub enum FoundBy {
     Guess,
 }
 
+impl FoundBy {
+    /// The words on the screen, after "found by".
+    pub fn name(self) -> &'static str {
+        match self {
+            FoundBy::Registers => "registers",
+            FoundBy::Table => "table",
+            FoundBy::Signal => "signal frame",
+            FoundBy::FramePointer => "frame pointer",
+            FoundBy::Thunk => "thunk",
+            FoundBy::Guess => "guess",
+        }
+    }
+}
+
 /// How the user part of a stack was walked.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Walk {

@@ -17,12 +17,13 @@ pub struct Help {
     scroll: usize,
 }
 
-const NUMBERS: [&str; 7] = [
+const NUMBERS: [&str; 8] = [
     "Numbers have at most three digits that count; k, M, G are powers of 1000, also of bytes.",
     "bold    far from what was normal for that process lately",
     "–       does not apply: a percentile of nothing",
     "(blank) not measured",
     "?       the lens is off, see above",
+    "name?   in an icicle: maybe no caller, found by a frame pointer in code that may keep none",
     "†       exited",
     "<.1     more than nothing, less than can be shown",
 ];

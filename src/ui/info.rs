@@ -6,7 +6,7 @@ use unicode_segmentation::UnicodeSegmentation;
 
 use super::process::{exit_words, nodes};
 use super::{Command, Context, Outcome, Pane, Theme, copy, draw, format};
-use crate::model::{EndSum, Model, Process};
+use crate::model::{EndSum, Hint, Model, Process};
 use crate::tick::{DiskOp, Session};
 
 /// Cells of the names on the left.
@@ -17,6 +17,8 @@ pub struct InfoPane {
     process: Process,
     /// How stacks end.
     ends: Vec<EndSum>,
+    /// What would have to be done so that stacks say more.
+    hints: Vec<Hint>,
     scroll: usize,
     lines: usize,
     height: usize,
@@ -25,7 +27,7 @@ pub struct InfoPane {
 impl InfoPane {
     /// Of that process.
     pub fn new(process: Process) -> Self {
-        InfoPane { process, ends: Vec::new(), scroll: 0, lines: 0, height: 0 }
+        InfoPane { process, ends: Vec::new(), hints: Vec::new(), scroll: 0, lines: 0, height: 0 }
     }
 
     /// What is now known.
@@ -61,6 +63,10 @@ impl InfoPane {
         }
         for sum in self.ends.iter().filter(|sum| !sum.is_complete() && sum.samples > 0) {
             add("stacks not complete", &format!("{}: {}", sum.end.name(), format::grouped(sum.samples)));
+        }
+        for (what, how) in self.hints.iter().map(|hint| advice(*hint, &self.process)) {
+            add("missing", what);
+            add("remedy", &how);
         }
         for status in &session.lenses {
             if let Some(why) = &status.off {
@@ -112,6 +118,7 @@ impl Pane for InfoPane {
 
     fn tick(&mut self, model: &Model, _hold: bool) {
         self.ends = model.stack_ends(Some(self.process.key));
+        self.hints = model.hints(self.process.key);
     }
 
     fn layout(&mut self, area: Rect, model: &Model) {
@@ -127,6 +134,32 @@ impl Pane for InfoPane {
             draw::put(buf, area.x, y, &format::right(name, NAMES.into()), NAMES.min(area.width), theme.dim());
             let x = area.x + NAMES + 2;
             draw::put(buf, x, y, text, area.right().saturating_sub(x), theme.text());
+        }
+    }
+}
+
+/// What is missing in the stacks, and exactly what would mend it.
+fn advice(hint: Hint, process: &Process) -> (&'static str, String) {
+    let (pid, place) = match process.facts.inner_pid {
+        Some(inner) => (inner, " within its container"),
+        None => (process.key.tgid, ""),
+    };
+    match hint {
+        Hint::JavaStacks => (
+            "callers of Java code: HotSpot keeps no frame pointers",
+            "start it with java -XX:+PreserveFramePointer".to_owned(),
+        ),
+        Hint::JavaNames => (
+            "names of Java code",
+            format!("run jcmd {pid} Compiler.perfmap{place} (JDK 17 and newer), and again when more was compiled"),
+        ),
+        Hint::NodeNames => ("names of JavaScript code", "start it with node --perf-basic-prof".to_owned()),
+        Hint::PythonNames(minor) => (
+            "names of Python code",
+            format!("start it with python3.{minor} -X perf, or call sys.activate_stack_trampoline(\"perf\") in it"),
+        ),
+        Hint::PythonTooOld(minor) => {
+            ("names of Python code", format!("Python 3.{minor} cannot tell them; 3.12 and newer can (-X perf)"))
         }
     }
 }

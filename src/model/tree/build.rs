@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 use super::{CallTree, Code, Merge, TreeNode, TreeQuery, Weighed};
 use crate::model::Model;
 use crate::model::names::{EVICTED, display};
-use crate::tick::{FrameId, FrameKind, StackEnd, StackId, State};
+use crate::tick::{FoundBy, FrameId, FrameKind, Stack, StackEnd, StackId, State, Walk};
 
 /// Where under the root an owner's stacks stand.
 #[derive(Clone, Copy)]
@@ -137,6 +137,7 @@ struct Node {
     key: Key,
     parent: u32,
     depth: u16,
+    guessed: bool,
     state: Option<State>,
     weight: u64,
     count: u64,
@@ -150,13 +151,23 @@ struct Step {
     key: Key,
     /// The code is the kernel's.
     kernel: bool,
-    /// The frame, and which of its functions: 0 its own, others inlined there.
-    place: (FrameId, u8),
+    /// Maybe nobody called from there.
+    guessed: bool,
+    place: Behind,
+}
+
+/// A frame behind a node: which of its functions (0: its own, others are inlined there), and how it was found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Behind {
+    pub frame: FrameId,
+    pub nth: u8,
+    /// `None`: in the kernel, or no code.
+    pub found: Option<FoundBy>,
 }
 
 impl Step {
     fn note(note: Note) -> Self {
-        Step { key: Key::Note(note as u8), kernel: false, place: Default::default() }
+        Step { key: Key::Note(note as u8), kernel: false, guessed: false, place: Behind::default() }
     }
 }
 
@@ -164,8 +175,8 @@ impl Step {
 struct Probe {
     /// Ids from the root down to the node.
     path: Vec<u64>,
-    /// Weight by frame and which of its functions.
-    found: FxHashMap<(FrameId, u8), u64>,
+    /// Weight by frame.
+    found: FxHashMap<Behind, u64>,
 }
 
 /// A tree in the making.
@@ -187,7 +198,8 @@ const ROOT: u32 = 0;
 
 impl<'a> Builder<'a> {
     pub fn new(model: &'a Model, query: &'a TreeQuery) -> Self {
-        let root = Node { key: Key::Root, parent: ROOT, depth: 0, state: None, weight: 0, count: 0, id: 1 };
+        let root =
+            Node { key: Key::Root, parent: ROOT, depth: 0, guessed: false, state: None, weight: 0, count: 0, id: 1 };
         Builder {
             model,
             query,
@@ -208,8 +220,8 @@ impl<'a> Builder<'a> {
         builder
     }
 
-    /// What was found: weight by frame, and which of its functions.
-    pub fn found(self) -> FxHashMap<(FrameId, u8), u64> {
+    /// What was found: weight by frame.
+    pub fn found(self) -> FxHashMap<Behind, u64> {
         self.probe.map(|probe| probe.found).unwrap_or_default()
     }
 
@@ -284,6 +296,11 @@ impl<'a> Builder<'a> {
             at = self.child(at, key, state);
             self.last.push((key, at));
         }
+        if path.iter().any(|step| step.guessed) {
+            for ((_, node), _) in self.last.iter().zip(path).filter(|(_, step)| step.guessed) {
+                self.nodes[*node as usize].guessed = true;
+            }
+        }
         at
     }
 
@@ -293,7 +310,7 @@ impl<'a> Builder<'a> {
         if node == next {
             let Node { depth, id, .. } = self.nodes[parent as usize];
             let (depth, id) = (depth.saturating_add(1), mix(id, key.number()));
-            self.nodes.push(Node { key, parent, depth, state, weight: 0, count: 0, id });
+            self.nodes.push(Node { key, parent, depth, guessed: false, state, weight: 0, count: 0, id });
         }
         node
     }
@@ -306,14 +323,49 @@ impl<'a> Builder<'a> {
             return;
         };
         path.extend(Note::of(stack.end).map(Step::note));
-        for &frame in &stack.frames {
+        let mixed = matches!(stack.walk, Walk::Mixed(_));
+        for (at, &frame) in stack.frames.iter().enumerate() {
+            let start = path.len();
             self.frame_steps(frame, path);
+            // How frames were found is told of one node, or where it differs.
+            if mixed || self.probe.is_some() {
+                let found = self.found_by(stack, at);
+                let guessed = mixed && found.is_some_and(|found| self.is_guess(stack, at, found));
+                for step in path.iter_mut().skip(start) {
+                    (step.place.found, step.guessed) = (found, guessed);
+                }
+            }
         }
         // The source wrote a note of its own: one is enough.
         if path.first().is_some_and(|step| matches!(step.key, Key::Note(_)))
             && path[1..].iter().any(|step| self.is_note(step.key))
         {
             path.remove(0);
+        }
+    }
+
+    /// How a frame (root first) was found; `None` in the kernel.
+    fn found_by(&self, stack: &Stack, at: usize) -> Option<FoundBy> {
+        let is_user = |at: usize| {
+            let kind = stack.frames.get(at).and_then(|frame| self.model.labels.of(*frame)).map(|of| of.kind);
+            kind.is_some_and(|kind| !matches!(kind, FrameKind::Kernel | FrameKind::Note))
+        };
+        match (is_user(at), is_user(at + 1)) {
+            (false, _) => None,
+            // The registers point there, however the others were found.
+            (true, false) => Some(FoundBy::Registers),
+            (true, true) => Some(stack.walk.found(at)),
+        }
+    }
+
+    /// Whether a frame may be none. By convention code made at run time has frame pointers; code of a file that has no table
+    /// may use that register for anything.
+    fn is_guess(&self, stack: &Stack, at: usize, found: FoundBy) -> bool {
+        let callee = || stack.frames.get(at + 1).and_then(|frame| self.model.labels.of(*frame)).map(|of| of.kind);
+        match found {
+            FoundBy::Guess => true,
+            FoundBy::FramePointer => callee() == Some(FrameKind::User),
+            FoundBy::Registers | FoundBy::Table | FoundBy::Signal | FoundBy::Thunk => false,
         }
     }
 
@@ -334,7 +386,12 @@ impl<'a> Builder<'a> {
             let note = label.filter(|label| label.kind == FrameKind::Note).and_then(|label| Note::named(&label.name));
             note.map_or(Key::Label(label.map_or(frame, |label| label.first), id), |note| Key::Note(note as u8))
         };
-        let step = |nth: usize, key: Key| Step { key, kernel: of.kernel, place: (frame, clamp(nth)) };
+        let step = |nth: usize, key: Key| Step {
+            key,
+            kernel: of.kind == FrameKind::Kernel,
+            guessed: false,
+            place: Behind { frame, nth: clamp(nth), found: None },
+        };
         let named = match self.query.merge {
             Merge::Line if !of.lines.is_empty() => &of.lines,
             _ => &of.functions,
@@ -432,6 +489,7 @@ impl<'a> Namer<'a> {
             parent: node.parent,
             depth: node.depth,
             code: node.key.code(),
+            guessed: node.guessed,
             self_weight: node.weight,
             total_weight: node.weight,
             count: node.count,

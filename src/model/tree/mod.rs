@@ -14,7 +14,7 @@ use super::history::{LensCode, ON_CPU, blocked_code};
 use super::names::{FrameLabels, display};
 use super::window::Window;
 use super::{Model, is_idle_wait};
-use crate::tick::{Frame, FrameId, FrameKind, Line, ProcessKey, StackId, State, StateNs};
+use crate::tick::{FoundBy, Frame, FrameId, FrameKind, Line, ProcessKey, StackId, State, StateNs};
 
 /// Which stacks a tree is made of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -42,6 +42,15 @@ pub enum Merge {
     Module,
     /// Each address its own.
     Address,
+}
+
+/// What stands behind a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Behind {
+    /// Lines with their weights, the heaviest first; `None` for what no line is known of.
+    pub lines: Vec<(Option<Line>, u64)>,
+    /// How its frames were found, the most weight first; empty for code of the kernel and for what is no code.
+    pub found: Vec<(FoundBy, u64)>,
 }
 
 /// What tree is wanted.
@@ -90,6 +99,8 @@ pub struct TreeNode {
     pub depth: u16,
     /// Which code: what [`Model::plain_frames`] takes.
     pub code: Code,
+    /// On some stacks it is but a guess that this was a caller: no table says where the frame is that was called from here.
+    pub guessed: bool,
     /// Weight that ended here.
     pub self_weight: u64,
     /// Weight that passed through or ended here.
@@ -160,22 +171,26 @@ impl Model {
         self.names.plain().filter(wanted).filter_map(|id| Some((id, *self.names.frames.get(&id)?))).collect()
     }
 
-    /// Where the weight of a node lies: its lines, the heaviest first, and without one what no line is known of. `path`
-    /// are the ids from the root down to it.
-    pub fn places(&self, query: &TreeQuery, path: &[u64]) -> Vec<(Option<Line>, u64)> {
+    /// What stands behind a node. `path` are the ids from the root down to it.
+    pub fn behind(&self, query: &TreeQuery, path: &[u64]) -> Behind {
         let mut builder = Builder::probe(self, query, path);
         for owner in self.owners(query) {
             builder.owner(&owner);
         }
-        let mut places: FxHashMap<Option<&Line>, u64> = FxHashMap::default();
-        for ((frame, nth), weight) in builder.found() {
-            let line = self.names.details.get(&frame).and_then(|detail| detail.line_in(nth.into()));
-            let sum = places.entry(line).or_default();
-            *sum = sum.saturating_add(weight);
+        let mut lines: FxHashMap<Option<&Line>, u64> = FxHashMap::default();
+        let mut found: FxHashMap<FoundBy, u64> = FxHashMap::default();
+        for (place, weight) in builder.found() {
+            let detail = self.names.details.get(&place.frame);
+            add(&mut lines, detail.and_then(|detail| detail.line_in(place.nth.into())), weight);
+            if let Some(by) = place.found {
+                add(&mut found, by, weight);
+            }
         }
-        let mut places: Vec<_> = places.into_iter().map(|(line, weight)| (line.cloned(), weight)).collect();
-        places.sort_by(|(line, weight), (other, least)| least.cmp(weight).then_with(|| order(line).cmp(&order(other))));
-        places
+        let mut lines: Vec<_> = lines.into_iter().map(|(line, weight)| (line.cloned(), weight)).collect();
+        lines.sort_by(|(line, weight), (other, least)| least.cmp(weight).then_with(|| order(line).cmp(&order(other))));
+        let mut found: Vec<_> = found.into_iter().collect();
+        found.sort_by_key(|&(by, weight)| (std::cmp::Reverse(weight), by));
+        Behind { lines, found }
     }
 
     /// Time by state of one process, or of all by command name, in order of first sight.
@@ -292,6 +307,11 @@ impl Builder<'_> {
         let stacks = if sum > exact { scaled(stacks, exact) } else { stacks.to_vec() };
         stacks.iter().for_each(|stack| self.stack(node, stack, Some(state)));
     }
+}
+
+fn add<K: std::hash::Hash + Eq>(sums: &mut FxHashMap<K, u64>, key: K, weight: u64) {
+    let sum = sums.entry(key).or_default();
+    *sum = sum.saturating_add(weight);
 }
 
 fn order(line: &Option<Line>) -> Option<(&str, u32)> {

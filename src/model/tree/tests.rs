@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::story::{MS, SECOND, facts, model, names, process, thread, tick, weight};
-use crate::tick::{Detail, FrameId, Inlined, Lens, Line, Names, Stack, StackEnd, Symbol, Tick};
+use crate::tick::{Detail, FoundBy, FrameId, Inlined, Lens, Line, Names, Stack, StackEnd, Symbol, Tick, Walk};
 
 /// The tree as lines: two spaces per step, name, self/total.
 fn draw(tree: &CallTree) -> String {
@@ -272,7 +272,7 @@ fn the_lines_of_a_node_add_up_to_its_weight() {
                 up = tree.nodes[up].parent as usize;
                 path.insert(0, tree.nodes[up].id);
             }
-            let places = model.places(&query, &path);
+            let places = model.behind(&query, &path).lines;
             assert_eq!(places.iter().map(|(_, weight)| weight).sum::<u64>(), node.total_weight, "{}", node.name);
             match (&*node.name, inverted) {
                 ("a", false) => assert_eq!(places, [(line(5), 5), (line(3), 2)]),
@@ -282,8 +282,60 @@ fn the_lines_of_a_node_add_up_to_its_weight() {
             }
         }
     }
-    assert!(
-        model.places(&query(TreeLens::OnCpu), &[1, 2, 3]).is_empty()
-            && model.places(&query(TreeLens::OnCpu), &[]).is_empty()
-    );
+    for path in [&[1, 2, 3][..], &[1], &[]] {
+        assert_eq!(model.behind(&query(TreeLens::OnCpu), path), Behind::default());
+    }
+}
+
+/// How each node was found, and whether it is a guess.
+fn found(model: &Model) -> Vec<String> {
+    let query = query(TreeLens::OnCpu);
+    let tree = model.tree(&query);
+    let path = |mut at: usize| {
+        let mut path = vec![tree.nodes[at].id];
+        while at > 0 {
+            at = tree.nodes[at].parent as usize;
+            path.insert(0, tree.nodes[at].id);
+        }
+        path
+    };
+    let line = |(at, node): (usize, &TreeNode)| {
+        let by: Vec<_> =
+            model.behind(&query, &path(at)).found.iter().map(|(by, w)| format!("{} {w}", by.name())).collect();
+        format!("{}{}: {}", node.name, if node.guessed { "?" } else { "" }, by.join(", "))
+    };
+    tree.nodes.iter().enumerate().skip(1).map(line).collect()
+}
+
+#[test]
+fn every_frame_says_how_it_was_found_and_guesses_are_marked() {
+    use FoundBy::*;
+    let mut model = model();
+    let mut tick = story();
+    tick.names = names(&["main", "a", "b", "jit", "k!read"], &[]);
+    tick.names.frames[3].1.kind = FrameKind::Jit;
+    let frames = |ids: &[u32]| ids.iter().copied().map(FrameId).collect();
+    let mixed = |found: &[FoundBy]| Walk::of(found.iter().copied());
+    let stacks = [
+        Stack { frames: frames(&[0, 1, 2, 4]), end: StackEnd::Complete, walk: Walk::Tables },
+        // `main` was found by the frame pointer of what has no table, `a` by that of code made at run time.
+        Stack {
+            frames: frames(&[0, 1, 3]),
+            end: StackEnd::Complete,
+            walk: mixed(&[FramePointer, FramePointer, Registers]),
+        },
+    ];
+    tick.names.stacks = (0..).map(StackId).zip(stacks).collect();
+    tick.stacks = vec![weight(7, Lens::OnCpu, 0, 5), weight(7, Lens::OnCpu, 1, 2)];
+    model.apply(tick);
+    let told = [
+        "main?: table 5, frame pointer 2",
+        "a: table 5, frame pointer 2",
+        "b: registers 5",
+        "jit: registers 2",
+        "read: ",
+    ];
+    let mut lines = found(&model);
+    lines.sort_by_key(|line| told.iter().position(|told| told == line));
+    assert_eq!(lines, told);
 }

@@ -25,9 +25,9 @@ pub fn word(kind: FrameKind) -> &'static str {
 }
 
 /// A name on `width` cells: whole if it fits, else without template arguments, else without leading namespaces, else
-/// cut. The mark of the kind stays if at least three cells of the name do.
-pub fn frame(name: &str, kind: FrameKind, width: usize) -> String {
-    let mark = suffix(kind);
+/// cut. The mark of the kind, and `?` for a guess, stay if at least three cells of the name do.
+pub fn frame(name: &str, kind: FrameKind, guessed: bool, width: usize) -> String {
+    let mark = format!("{}{}", if guessed { "?" } else { "" }, suffix(kind));
     if width < 3 && (name.len() > width * 4 || format::width(&format::clean(name)) > width) {
         return String::new();
     }
@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn long_names_keep_what_tells() {
         let name = "std::vec::Vec<alloc::string::String>::push(alloc::string::String)";
-        let at = |width| frame(name, FrameKind::User, width);
+        let at = |width| frame(name, FrameKind::User, false, width);
         assert_eq!(at(80), name);
         assert_eq!(at(20), "std::vec::Vec::push");
         assert_eq!(at(12), "Vec::push");
@@ -225,19 +225,21 @@ mod tests {
 
     #[test]
     fn kinds_keep_their_mark() {
-        assert_eq!(frame("schedule", FrameKind::Kernel, 10), "schedule_k");
-        assert_eq!(frame("schedule", FrameKind::Kernel, 8), "sched…_k");
-        assert_eq!(frame("schedule", FrameKind::Kernel, 4), "sch…");
+        assert_eq!(frame("schedule", FrameKind::Kernel, false, 10), "schedule_k");
+        assert_eq!(frame("schedule", FrameKind::Kernel, false, 8), "sched…_k");
+        assert_eq!(frame("schedule", FrameKind::Kernel, false, 4), "sch…");
+        assert_eq!(frame("maybe", FrameKind::User, true, 10), "maybe?");
+        assert_eq!(frame("maybe", FrameKind::User, true, 5), "may…?");
     }
 
     #[test]
     fn odd_names_survive() {
-        assert_eq!(frame("<T as X>", FrameKind::User, 4), "<T …");
-        assert_eq!(frame("operator>>", FrameKind::User, 9), "operator…");
-        assert_eq!(frame("((((((", FrameKind::User, 3), "((…");
-        assert_eq!(frame("a::b::", FrameKind::User, 3), "b::");
-        assert_eq!(frame("\u{1b}[31mred", FrameKind::User, 6), "^[[31…");
-        assert_eq!(format::width(&frame(&"日本".repeat(2000), FrameKind::Jit, 9)), 9);
+        assert_eq!(frame("<T as X>", FrameKind::User, false, 4), "<T …");
+        assert_eq!(frame("operator>>", FrameKind::User, false, 9), "operator…");
+        assert_eq!(frame("((((((", FrameKind::User, false, 3), "((…");
+        assert_eq!(frame("a::b::", FrameKind::User, false, 3), "b::");
+        assert_eq!(frame("\u{1b}[31mred", FrameKind::User, false, 6), "^[[31…");
+        assert_eq!(format::width(&frame(&"日本".repeat(2000), FrameKind::Jit, false, 9)), 9);
     }
 
     #[test]

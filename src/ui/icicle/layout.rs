@@ -216,6 +216,7 @@ pub(super) mod tests {
                 parent,
                 depth,
                 code: Code::None,
+                guessed: false,
                 self_weight: weight,
                 total_weight: weight,
                 count: weight,

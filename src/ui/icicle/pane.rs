@@ -99,7 +99,7 @@ impl Pane for IciclePane {
             _ => return Outcome::Ignored,
         }
         self.icicle.refresh(model);
-        self.icicle.find_places(model);
+        self.icicle.look_behind(model);
         Outcome::Done
     }
 
@@ -160,13 +160,13 @@ impl Pane for IciclePane {
             }
             _ => return Outcome::Ignored,
         }
-        self.icicle.find_places(model);
+        self.icicle.look_behind(model);
         Outcome::Done
     }
 
     fn tick(&mut self, model: &Model, _hold: bool) {
         self.icicle.refresh(model);
-        self.icicle.find_places(model);
+        self.icicle.look_behind(model);
     }
 
     fn layout(&mut self, area: Rect, _model: &Model) {

@@ -229,7 +229,7 @@ impl Painter<'_> {
             return label::fold(frames, width);
         }
         let brief = self.icicle.is_short().then(|| label::brief(&node.name));
-        let name = label::frame(brief.as_deref().unwrap_or(&node.name), node.kind, width);
+        let name = label::frame(brief.as_deref().unwrap_or(&node.name), node.kind, node.guessed, width);
         let mut text = name;
         if let Some(state) = self.new_state(node)
             && format::width(&text) + state.len() + 3 <= width

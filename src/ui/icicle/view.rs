@@ -8,8 +8,8 @@ use rustc_hash::FxHashMap;
 use super::layout::{Cell, Layout, What, layout};
 use super::search::{Hits, Pattern};
 use super::spot::{Found, Spot};
-use crate::model::{CallTree, Merge, Model, TreeLens, TreeNode, TreeQuery, Window};
-use crate::tick::{Frame, FrameId, Line, ProcessKey, Session};
+use crate::model::{Behind, CallTree, Merge, Model, TreeLens, TreeNode, TreeQuery, Window};
+use crate::tick::{Frame, FrameId, ProcessKey, Session};
 
 /// Deeper rows than this are not drawn; the kernel's own limit of a stack is far below.
 pub(super) const MAX_ROWS: usize = 1024;
@@ -32,9 +32,9 @@ pub struct Icicle {
     pub(super) kept: FxHashMap<Shape, (Vec<Spot>, Spot)>,
     /// Names without arguments.
     pub(super) short: bool,
-    /// Lines of the frame under the cursor, the heaviest first, and for what they were found.
-    places: Vec<(Option<Line>, u64)>,
-    placed: Option<(u64, u64, TreeQuery, Spot)>,
+    /// What stands behind the frame under the cursor, and when that was found out.
+    behind: Behind,
+    looked: Option<(u64, u64, TreeQuery, Spot)>,
     /// What is on the screen has changed since it was asked for details.
     is_new: bool,
     off: Option<String>,
@@ -163,18 +163,18 @@ impl Icicle {
         self.ran_ns
     }
 
-    /// Finds the lines of the frame under the cursor, if that has changed.
-    pub fn find_places(&mut self, model: &Model) {
+    /// Finds out what stands behind the frame under the cursor, if that may have changed.
+    pub fn look_behind(&mut self, model: &Model) {
         let wanted = (model.ticks(), model.names_version(), self.query, self.cursor.clone());
-        if self.placed.as_ref() != Some(&wanted) {
-            self.places = model.places(&self.query, self.cursor.ids());
-            self.placed = Some(wanted);
+        if self.looked.as_ref() != Some(&wanted) {
+            self.behind = model.behind(&self.query, self.cursor.ids());
+            self.looked = Some(wanted);
         }
     }
 
-    /// Lines of the frame under the cursor with their weights, the heaviest first; `None` for what no line is known of.
-    pub fn places(&self) -> &[(Option<Line>, u64)] {
-        &self.places
+    /// What stands behind the frame under the cursor.
+    pub fn behind(&self) -> &Behind {
+        &self.behind
     }
 
     /// Frames on the screen of which no details are known; empty if the screen is the one that was last asked for.
