@@ -9,11 +9,15 @@
 //! of the kernel read before and after; where a tolerance is wider than the table asks, a comment says why.
 
 mod badday;
+mod compile;
 mod cpu;
+mod depth;
 mod disk;
 mod life;
 mod machine;
+mod places;
 mod procfs;
+mod programs;
 mod recording;
 mod stacks;
 mod tools;

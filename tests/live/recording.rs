@@ -11,8 +11,8 @@ use sberf::collect::{Request, Source, SourceError};
 use sberf::model::folded::{self, FoldedLens};
 use sberf::model::{Limits, Model, Window};
 use sberf::tick::{
-    Batch, CpuTick, DiskOp, Event, FrameId, Hist, Loss, Names, Session, Stack, StackId, StateNs, Symbol, ThreadTick,
-    Tick,
+    Batch, CpuTick, DiskOp, Event, Frame, FrameId, Hist, Loss, Module, ModuleId, Names, Session, Stack, StackId,
+    StateNs, Symbol, ThreadTick, Tick,
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -120,12 +120,21 @@ pub struct Recorded {
     pub session: Session,
     pub batches: Vec<Batch>,
     symbols: HashMap<FrameId, Symbol>,
+    frames: HashMap<FrameId, Frame>,
+    modules: HashMap<ModuleId, Module>,
     stacks: HashMap<StackId, Stack>,
 }
 
 impl Recorded {
     fn new(session: Session, batches: Vec<Batch>) -> Self {
-        let mut seen = Recorded { session, batches: Vec::new(), symbols: HashMap::new(), stacks: HashMap::new() };
+        let mut seen = Recorded {
+            session,
+            batches: Vec::new(),
+            symbols: HashMap::new(),
+            frames: HashMap::new(),
+            modules: HashMap::new(),
+            stacks: HashMap::new(),
+        };
         for batch in &batches {
             match batch {
                 Batch::Tick(tick) => seen.learn(&tick.names),
@@ -139,6 +148,8 @@ impl Recorded {
 
     fn learn(&mut self, names: &Names) {
         self.symbols.extend(names.symbols.iter().cloned());
+        self.frames.extend(names.frames.iter().copied());
+        self.modules.extend(names.modules.iter().cloned());
         self.stacks.extend(names.stacks.iter().cloned());
     }
 
@@ -237,6 +248,12 @@ impl Recorded {
     /// A stack, once it was named.
     pub fn stack(&self, id: StackId) -> Option<&Stack> {
         self.stacks.get(&id)
+    }
+
+    /// Where a frame's code lies.
+    pub fn place(&self, id: FrameId) -> Option<(Frame, &Module)> {
+        let frame = *self.frames.get(&id)?;
+        Some((frame, self.modules.get(&frame.module)?))
     }
 
     /// Functions of a stack, root first; `?` for one without a name.

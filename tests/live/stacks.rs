@@ -1,6 +1,6 @@
 //! More stacks than anyone has room for.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use sberf::collect::live::LiveOptions;
@@ -83,6 +83,48 @@ fn callers_that_take_turns_keep_their_shares() {
     let all: u64 = waits.values().sum();
     let often = waits.get("often").copied().unwrap_or_default() as f64 / all as f64;
     assert!(all > 19_000 && (often - 2.0 / 3.0).abs() < 0.06, "{waits:?} of {all}");
+}
+
+/// As many distinct stacks as the machine can make: each wait is on one, or counted as what became of it.
+#[test]
+fn a_flood_of_stacks_is_accounted_for() {
+    let Some(_machine) = machine() else { return };
+    let seconds: u64 = std::env::var("SBERF_FLOOD_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(2);
+    let mut flood = Workload::prepare("flood", &[&seconds.to_string(), "2"]);
+    let recording = Recording::with(|options| {
+        options.interval = Duration::from_secs(1);
+        options.walks_per_s = 10_000_000;
+    });
+    recording.wait_past(now_ns());
+    flood.run();
+    recording.wait_past(flood.number("end_ns"));
+    let seen = recording.stop();
+
+    let (mut on_stacks, mut said, mut distinct) = (0, HashMap::new(), HashSet::new());
+    for weight in seen.ticks().flat_map(|tick| &tick.stacks) {
+        if weight.process.tgid != flood.pid() || weight.lens != Lens::Blocked(State::Pipe) || weight.count == 0 {
+            continue;
+        }
+        match seen.functions(seen.stack(weight.stack).expect("every stack is named")).as_slice() {
+            [note] if note.starts_with('[') => *said.entry(note.to_string()).or_insert(0) += weight.count,
+            _ => {
+                on_stacks += weight.count;
+                distinct.insert(weight.stack);
+            }
+        }
+    }
+    let (waits, unseen) = (flood.number("waits"), seen.lost(Loss::Unseen));
+    let all = on_stacks + said.values().sum::<u64>();
+    let told = format!(
+        "{} distinct stacks generated in {seconds} s; {waits} waits = {on_stacks} on {} stacks + {said:?}; losses {:?}",
+        flood.number("stacks"),
+        distinct.len(),
+        seen.losses()
+    );
+    println!("{told}");
+    // A thread's start and end are waits of other kinds.
+    assert!(all <= waits + 8 && all + unseen + 8 >= waits, "{all} of {told}");
+    assert!(distinct.len() > 5_000, "{told}");
 }
 
 fn account(set: impl FnOnce(&mut LiveOptions)) -> Option<(Account, Recorded)> {

@@ -1,10 +1,12 @@
 //! Runs the programs under `tests/fixtures`: builds them, keeps step with them, reads what they say of themselves.
 
 use std::io::{BufRead, BufReader, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
+
+use crate::compile::workload as build;
 
 /// Longer than any workload takes on a busy machine; past it the workload hangs and the test fails.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -36,6 +38,14 @@ impl Workload {
         let mut command = Command::new("taskset");
         command.arg("-c").arg(cpu.to_string()).arg(build(name)).args(args);
         Self::start(name, command).unwrap_or_else(|why| panic!("{name}: {why}"))
+    }
+
+    /// The same for a program that was compiled in a way of its own.
+    pub fn prepare_program(program: &Path, args: &[&str]) -> Workload {
+        let mut command = Command::new(program);
+        command.args(args);
+        let name = program.display().to_string();
+        Self::start(&name, command).unwrap_or_else(|why| panic!("{name}: {why}"))
     }
 
     fn start(name: &str, mut command: Command) -> Result<Workload, String> {
@@ -147,29 +157,4 @@ impl Drop for Workload {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// Compiles a workload unless that has been done since it changed. Frame pointers, as the walker of this version needs them.
-fn build(name: &str) -> PathBuf {
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-    let source = fixtures.join(format!("{name}.c"));
-    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let newest = newest([&source, &fixtures.join("fixture.h")]);
-    if program.metadata().and_then(|meta| meta.modified()).is_ok_and(|built| built > newest) {
-        return program;
-    }
-    let output = Command::new("cc")
-        .args(["-O2", "-g", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls", "-pthread", "-Wall", "-Wextra"])
-        .arg("-o")
-        .arg(&program)
-        .arg(&source)
-        .output()
-        .expect("cc, the C compiler, is needed to build the workloads");
-    assert!(output.status.success(), "{}: {}", source.display(), String::from_utf8_lossy(&output.stderr));
-    program
-}
-
-fn newest(files: [&Path; 2]) -> std::time::SystemTime {
-    let modified = |file: &Path| file.metadata().and_then(|meta| meta.modified()).expect("a source file");
-    modified(files[0]).max(modified(files[1]))
 }

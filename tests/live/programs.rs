@@ -1,0 +1,308 @@
+//! Programs as distributions ship them, without frame pointers: how many of their stacks are whole, and whether what the
+//! stacks hold are return addresses at all.
+//!
+//! `SBERF_PROGRAM_SECONDS=10` runs each for that long (3 without it), `SBERF_PROGRAMS=python3,git` only these.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::process::{Child, Command, Stdio};
+
+use sberf::tick::{FrameKind, Lens, ModuleKind, StackEnd};
+
+use crate::compile::compile;
+use crate::machine::{machine, now_ns, skipped, sleep_ms};
+use crate::recording::{Recorded, Recording};
+
+/// One program at work: what to run until it is told to stop, and the names of the processes that do the work.
+struct Program {
+    name: &'static str,
+    comms: &'static [&'static str],
+    /// A line for the shell, run again and again; `$DIR` is a directory to write in.
+    script: &'static str,
+    /// Least share of whole stacks, %: after the first second, and of all.
+    bar: (f64, f64),
+}
+
+const NATIVE: (f64, f64) = (99.0, 97.0);
+const JIT: (f64, f64) = (95.0, 90.0);
+
+const PROGRAMS: &[Program] = &[
+    Program {
+        name: "python3",
+        comms: &["python3", "python"],
+        script: "exec python3 -c 'import json,re\nwhile True:\n  d=[{\"k\":i,\"v\":str(i)*9} for i in range(999)]\n  re.findall(r\"(\\d+)\",json.dumps(sorted(d,key=lambda e:e[\"v\"])))'",
+        bar: NATIVE,
+    },
+    Program {
+        name: "perl",
+        comms: &["perl"],
+        script: "exec perl -e 'while(1){my %h;for(1..9999){$h{$_%977}.=\"x$_\";}my $s=join(\",\",map{\"$_=$h{$_}\"}sort keys %h);$s=~s/(\\d)x/$1y/g;}'",
+        bar: NATIVE,
+    },
+    Program {
+        name: "git",
+        comms: &["git"],
+        script: "cd $DIR && git init -q . 2>/dev/null; seq 1 60000 >a; git add a; git -c user.name=a -c user.email=a@a commit -qm 1; seq 1 2 60000 >a; git -c user.name=a -c user.email=a@a commit -qam 2; while :; do git log -p --stat >/dev/null; git diff HEAD~1 --word-diff >/dev/null; done",
+        bar: NATIVE,
+    },
+    Program {
+        name: "cc1",
+        comms: &["cc1"],
+        script: "while :; do gcc -O2 -c -o $DIR/o.o -x c - <$DIR/big.c; done",
+        bar: NATIVE,
+    },
+    Program { name: "xz", comms: &["xz"], script: "seq 1 9999999 | exec xz -9 -c >/dev/null", bar: NATIVE },
+    Program {
+        name: "sqlite3",
+        comms: &["sqlite3"],
+        script: "exec sqlite3 :memory: 'with recursive c(x) as (select 1 union all select x+1 from c) select sum(length(hex(x))*(x%7)) from c limit 1'",
+        bar: NATIVE,
+    },
+    Program {
+        name: "openssl",
+        comms: &["openssl"],
+        script: "exec openssl speed -seconds 1 sha256 rsa2048 ecdsap256 aes-128-cbc >/dev/null 2>&1",
+        bar: NATIVE,
+    },
+    // Code that LLVM makes at run time has no frame pointers: without it.
+    Program {
+        name: "postgres",
+        comms: &["postgres"],
+        script: "U='setpriv --reuid 65534 --regid 65534 --clear-groups'; mkdir $DIR/pg && chown 65534 $DIR/pg; cd $DIR/pg; $U initdb -D data; yes 'select count(distinct md5(i::text)) from generate_series(1,100000) i;' | $U postgres --single -c jit=off -D data postgres",
+        bar: NATIVE,
+    },
+    Program {
+        name: "rustc",
+        comms: &["rustc", "opt"],
+        script: "while :; do rustc -O --crate-type lib --out-dir $DIR $DIR/big.rs; done",
+        bar: NATIVE,
+    },
+    Program {
+        name: "node",
+        comms: &["node", "MainThread"],
+        script: "exec node -e 'function f(n){return n<2?n:f(n-1)+f(n-2)};for(;;){f(25);JSON.stringify(Array.from({length:999},(_, i)=>({i})))}'",
+        bar: JIT,
+    },
+    Program {
+        name: "java",
+        comms: &["java", "main"],
+        script: "exec java -XX:+PreserveFramePointer $DIR/Work.java",
+        bar: JIT,
+    },
+];
+
+const WORK_JAVA: &str = "public class Work { static long f(int n) { return n < 2 ? n : f(n - 1) + f(n - 2); } \
+    public static void main(String[] a) { long s = 0; while (s >= 0) { s += f(30); s %= 999; \
+    java.util.List<String> l = new java.util.ArrayList<>(); for (int i = 0; i < 9999; i++) l.add(\"\" + i * 7919 % 9973); \
+    java.util.Collections.sort(l); } } }";
+
+impl Program {
+    fn is_installed(&self) -> bool {
+        let tool = if self.name == "cc1" { "gcc" } else { self.name };
+        let found = Command::new("sh").arg("-c").arg(format!("command -v {tool}")).stdout(Stdio::null()).status();
+        found.is_ok_and(|status| status.success())
+    }
+
+    /// Starts it in a session of its own, so that all it starts ends with it.
+    fn start(&self, dir: &std::path::Path) -> Running {
+        let child = Command::new("setsid")
+            .args(["sh", "-c", self.script])
+            .env("DIR", dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("a shell");
+        Running(child)
+    }
+}
+
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // `setsid` called by a process that leads no group becomes what it starts: the child leads the session.
+        if let Some(group) = rustix::process::Pid::from_raw(self.0.id() as i32) {
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        }
+        let _ = self.0.wait();
+    }
+}
+
+/// Samples by how their stack ends.
+type Ends = BTreeMap<String, u64>;
+
+fn complete(ends: &Ends) -> (f64, u64) {
+    let all: u64 = ends.values().sum();
+    let whole = ends.get(StackEnd::Complete.name()).copied().unwrap_or_default();
+    (100.0 * whole as f64 / all.max(1) as f64, all)
+}
+
+/// Processes whose samples count: those of these names. All of their life, that is also before they got the name.
+fn processes(seen: &Recorded, comms: &[&str]) -> HashSet<u32> {
+    let all = seen.ticks().flat_map(|tick| &tick.processes);
+    all.filter(|process| comms.iter().any(|comm| *comm == process.comm)).map(|process| process.key.tgid).collect()
+}
+
+fn ends(seen: &Recorded, tgids: &HashSet<u32>, on_cpu: bool, from_ns: u64) -> Ends {
+    let mut ends = Ends::new();
+    for tick in seen.ticks().filter(|tick| tick.span.start_ns >= from_ns) {
+        for weight in tick.stacks.iter().filter(|weight| tgids.contains(&weight.process.tgid)) {
+            if (weight.lens == Lens::OnCpu) == on_cpu {
+                let end = seen.stack(weight.stack).map_or(StackEnd::NotTaken, |stack| stack.end);
+                // A sample may fall on the process while it is still, or already, without user memory.
+                if end != StackEnd::KernelOnly {
+                    *ends.entry(end.name().to_string()).or_default() +=
+                        if on_cpu { weight.weight } else { weight.count };
+                }
+            }
+        }
+    }
+    ends
+}
+
+/// Whether `code` may end with a call: direct, or through a register or memory.
+fn ends_with_call(code: &[u8]) -> bool {
+    let at = |back: usize| code.len().checked_sub(back).and_then(|index| code.get(index)).copied();
+    let indirect = |back: usize| at(back) == Some(0xFF) && at(back - 1).is_some_and(|modrm| modrm & 0x38 == 0x10);
+    at(5) == Some(0xE8) || (2..=7).any(indirect)
+}
+
+/// Return addresses in files, and those that do not follow a call: each of the latter as `file+0xoffset`.
+fn return_addresses(seen: &Recorded, tgids: &HashSet<u32>) -> (usize, Vec<String>) {
+    let (mut checked, mut wrong, mut files) = (HashSet::new(), Vec::new(), HashMap::new());
+    for weight in seen.ticks().flat_map(|tick| &tick.stacks) {
+        let Some(stack) = seen.stack(weight.stack).filter(|_| tgids.contains(&weight.process.tgid)) else { continue };
+        let user: Vec<_> = stack.frames.iter().filter_map(|id| seen.place(*id)).collect();
+        let inner = user.iter().rposition(|(frame, _)| matches!(frame.kind, FrameKind::User | FrameKind::Jit));
+        // The innermost is where it was, not where it returns to; what a signal interrupted is neither.
+        for (frame, module) in user.iter().take(inner.unwrap_or(0)) {
+            if frame.kind != FrameKind::User
+                || module.kind != ModuleKind::File
+                || !checked.insert((frame.module, frame.offset))
+            {
+                continue;
+            }
+            let file = files.entry(frame.module).or_insert_with(|| File::open(&module.path).ok());
+            let (Some(file), end) = (file, frame.offset + 1) else { continue };
+            let mut code = [0; 8];
+            if file.read_exact_at(&mut code, end.saturating_sub(8)).is_ok() && !ends_with_call(&code) {
+                wrong.push(format!("{}+{end:#x}", module.path));
+            }
+        }
+    }
+    (checked.len(), wrong)
+}
+
+fn prepare(dir: &std::path::Path) {
+    let _ = std::fs::create_dir_all(dir);
+    let function = |n: u32| {
+        format!(
+            "int g{n}(int*a,int b){{int s=0;for(int i=0;i<b;i++)for(int j=0;j<{n};j++)s+=a[i*j%{n}]*(i^j);return s?s*{n}:b;}}\n"
+        )
+    };
+    std::fs::write(dir.join("big.c"), (9..400).map(function).collect::<String>()).expect("room");
+    let function = |n: u32| {
+        format!(
+            "pub fn g{n}(a:&[u64])->Vec<String>{{let mut v:Vec<_>=a.iter().map(|x|x.wrapping_mul({n})).collect();v.sort();v.iter().map(|x|format!(\"{{x}}\")).collect()}}\n"
+        )
+    };
+    std::fs::write(dir.join("big.rs"), (1..300).map(function).collect::<String>()).expect("room");
+    std::fs::write(dir.join("Work.java"), WORK_JAVA).expect("room");
+}
+
+#[test]
+fn stacks_of_real_programs_are_whole() {
+    let Some(_machine) = machine() else { return };
+    let seconds: u64 = std::env::var("SBERF_PROGRAM_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(3);
+    let only = std::env::var("SBERF_PROGRAMS").unwrap_or_default();
+    // Where everybody may go: postgres will not run as root.
+    let dir = std::env::temp_dir().join(format!("sberf-programs-{}", std::process::id()));
+    prepare(&dir);
+    let (mut table, mut missed) = (String::new(), Vec::new());
+    for program in PROGRAMS.iter().filter(|program| only.is_empty() || only.split(',').any(|name| name == program.name))
+    {
+        if !program.is_installed() {
+            skipped(format!("{} is not installed", program.name));
+            continue;
+        }
+        // Cold: nothing is known of the program when it starts.
+        let recording = Recording::with(|options| options.interval = std::time::Duration::from_millis(250));
+        let began = now_ns();
+        let running = program.start(&dir);
+        sleep_ms(seconds * 1000);
+        drop(running);
+        recording.wait_past(now_ns());
+        let seen = recording.stop();
+        let tgids = processes(&seen, program.comms);
+        let (all, later) = (ends(&seen, &tgids, true, 0), ends(&seen, &tgids, true, began + 1_000_000_000));
+        let (all, later, all_ends) = (complete(&all), complete(&later), all);
+        let blocked = complete(&ends(&seen, &tgids, false, began + 1_000_000_000));
+        let (checked, wrong) = return_addresses(&seen, &tgids);
+        table += &format!(
+            "{:8} whole {:6.2} % of {:5} samples, after 1 s {:6.2} % of {:5}; blocked {:6.2} % of {:6}; {} of {} return addresses wrong; {all_ends:?}\n",
+            program.name,
+            all.0,
+            all.1,
+            later.0,
+            later.1,
+            blocked.0,
+            blocked.1,
+            wrong.len(),
+            checked
+        );
+        // The second bar is of ten seconds: the first samples of a program that nobody knows weigh more in fewer.
+        let unknown = (100.0 - program.bar.1) * 10.0 / seconds.min(10) as f64;
+        if all.1 < 50 || later.0 < program.bar.0 || all.0 < 100.0 - unknown {
+            missed.push(program.name.to_string());
+        }
+        if !wrong.is_empty() && program.bar == NATIVE {
+            missed.push(format!("{}: {:?}", program.name, &wrong[..wrong.len().min(5)]));
+        }
+    }
+    let _ = std::fs::remove_dir_all(dir);
+    println!("{table}");
+    assert!(missed.is_empty(), "{missed:?}\n{table}");
+}
+
+/// Short lives: a thousand processes of 20 ms each. No warm-up of any of them, and they are gone when they are looked at.
+#[test]
+fn short_lived_processes_have_whole_stacks() {
+    let Some(_machine) = machine() else { return };
+    let program = compile("gcc", "brief", "brief", &["-O2", "-fomit-frame-pointer"]).expect("a C compiler");
+    let count: u32 = std::env::var("SBERF_BRIEF").ok().and_then(|text| text.parse().ok()).unwrap_or(300);
+    let recording = Recording::with(|options| options.rate_hz = 499);
+    for _ in 0..count {
+        let status = Command::new(&program).status().expect("it runs");
+        assert!(status.success());
+    }
+    recording.wait_past(now_ns());
+    sleep_ms(1000);
+    let seen = recording.stop();
+    let tgids = processes(&seen, &["brief"]);
+    let (mut all, mut whole, mut named, mut others) = (0, 0, 0, BTreeMap::new());
+    for weight in seen.ticks().flat_map(|tick| &tick.stacks).filter(|weight| weight.lens == Lens::OnCpu) {
+        let Some(stack) = seen.stack(weight.stack).filter(|_| tgids.contains(&weight.process.tgid)) else { continue };
+        let functions = seen.functions(stack);
+        // What the loader does before the program's own code runs is not the program's stack.
+        if stack.end == StackEnd::KernelOnly {
+            continue;
+        }
+        all += weight.weight;
+        let ok = stack.end == StackEnd::Complete;
+        whole += if ok { weight.weight } else { 0 };
+        let spins = functions.contains(&"main") && functions.contains(&"busy");
+        named += if spins { weight.weight } else { 0 };
+        if !ok || !spins {
+            *others.entry(format!("{:?} {}", stack.end, functions.join(";"))).or_insert(0) += weight.weight;
+        }
+    }
+    let mut others: Vec<(String, u64)> = others.into_iter().collect();
+    others.sort_by_key(|(_, weight)| std::cmp::Reverse(*weight));
+    others.truncate(8);
+    println!("{} processes seen of {count}; {all} samples, {whole} whole, {named} named", tgids.len());
+    assert!(tgids.len() as u32 >= count * 95 / 100, "{} processes of {count}", tgids.len());
+    assert!(whole * 100 >= all * 95, "{whole} of {all} whole: {others:#?}");
+    assert!(named * 100 >= all * 90, "{named} of {all} named: {others:#?}");
+}
