@@ -48,7 +48,7 @@ if [ ${#live[@]} -gt 0 ]; then
     step "tests on the live kernel" cargo_test_live --locked --no-fail-fast "${live[@]}" -- --test-threads=1
     # They measure a machine that does other things, too. What failed is tried once more, alone, and said to have been.
     if [ "${failed[*]-}" = "tests on the live kernel" ]; then
-        mapfile -t again < <(sed -n 's/^    \([a-z_]*::[a-z_:]*\)$/\1/p' "$log" | sort -u)
+        mapfile -t again < <(sed -n 's/^    \([a-z0-9_]*::[a-z0-9_:]*\)$/\1/p' "$log" | sort -u)
         if [ "${#again[@]}" -gt 0 ] && [ "${#again[@]}" -le 3 ]; then
             failed=()
             for name in "${again[@]}"; do
