@@ -7,8 +7,9 @@ pub struct Elf<'bytes> {
     /// Content and address.
     pub eh_frame: (&'bytes [u8], u64),
     pub eh_frame_hdr: Option<(&'bytes [u8], u64)>,
-    /// The linkage table, which LLVM's linker does not describe.
+    /// The linkage tables, which LLVM's linker does not describe: with a stub that all others jump to, and without.
     pub plt: Option<(&'bytes [u8], u64)>,
+    pub iplt: Option<(&'bytes [u8], u64)>,
     /// Executable segments: (addresses, offset of the first).
     pub code: Vec<(Range<u64>, u64)>,
     pub entry: u64,
@@ -46,6 +47,7 @@ impl<'bytes> Elf<'bytes> {
             eh_frame: named(b".eh_frame\0").filter(|(bytes, _)| !bytes.is_empty())?,
             eh_frame_hdr: named(b".eh_frame_hdr\0"),
             plt: named(b".plt\0"),
+            iplt: named(b".iplt\0"),
             code: code(bytes)?,
             entry: number(bytes, 24, 8)?,
         })

@@ -41,9 +41,11 @@ pub fn programs(all: bool) -> Vec<PathBuf> {
     found.into_iter().map(|(_, path)| path).collect()
 }
 
-/// Not on a disk, or made by tests such as this one.
+/// Not on a disk, or made by tests and fuzzers.
 fn is_elsewhere(path: &Path) -> bool {
-    ["/proc", "/sys", "/dev"].iter().any(|other| path == Path::new(other)) || path.ends_with("target")
+    ["/proc", "/sys", "/dev"].iter().any(|other| path == Path::new(other))
+        || path.ends_with("target")
+        || path.ends_with("corpus")
 }
 
 fn starts_as_elf(path: &Path) -> bool {

@@ -111,25 +111,19 @@ impl Both<'_> {
     }
 
     /// What holds in `.plt` as LLVM's linker writes it, which is x86-64's ABI: the first 16 bytes are reached with two words on
-    /// the stack and push a third one, each further 16 bytes push one as their second instruction of three.
+    /// the stack and push a third one, each further 16 bytes push one as their second instruction of three. `.iplt` has no
+    /// such first ones.
     fn linkage(&self, address: u64) -> Option<Step> {
-        let (bytes, start) = self.elf.plt?;
-        let into = address.checked_sub(start).filter(|&into| into < bytes.len() as u64)?;
-        let words = match (into < 16, into % 16) {
-            (true, at) => {
-                if at >= 6 {
-                    3
-                } else {
-                    2
-                }
-            }
-            (false, at) => {
-                if at >= 11 {
-                    2
-                } else {
-                    1
-                }
-            }
+        let into = |table: Option<(&[u8], u64)>| {
+            let (bytes, start) = table?;
+            address.checked_sub(start).filter(|&into| into < bytes.len() as u64)
+        };
+        let words = match (into(self.elf.plt), into(self.elf.iplt)) {
+            (Some(0..6), _) => 2,
+            (Some(6..16), _) => 3,
+            (Some(into), _) | (None, Some(into)) if into % 16 < 11 => 1,
+            (Some(_), _) | (None, Some(_)) => 2,
+            (None, None) => return None,
         };
         Some(by_rule(Rule { cfa: Cfa::Sp(8 * words), fp: Fp::Same }, address))
     }

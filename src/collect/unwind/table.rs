@@ -19,7 +19,8 @@ const QUESTION_BUDGET: u64 = 128 << 10;
 const QUESTION_FREE: u64 = 32 << 10;
 /// The same to open a file, beside its call frame information if that has to be scanned.
 const OPEN_BUDGET: u64 = 1 << 20;
-/// A file is read this many times over (and [`OPEN_BUDGET`]) before we have enough of it.
+/// A file is read this many times over (and [`OPEN_BUDGET`]) before we have enough of it. Windows that are made again, after
+/// they were let go, do not count again.
 const READ_OVER: u64 = 8;
 /// Call frame information that is scanned, where no sorted table is there.
 const MOST_SCANNED: u64 = 64 << 20;
@@ -79,6 +80,8 @@ pub struct Table<S> {
     index: Index,
     /// Bytes that may still be read of it.
     left: Cell<u64>,
+    /// Windows that were made, a bit each.
+    made: Vec<u64>,
     /// New rules that it brought.
     new_rules: u32,
 }
@@ -91,11 +94,13 @@ impl<S: ReadAt> Table<S> {
     pub fn open(source: S) -> Result<Self, NoTable> {
         let pager = Pager::new(&source, OPEN_BUDGET);
         let layout = Layout::read(&pager)?;
-        let table = Table { left: Cell::new(0), index: Index::Scanned(Vec::new()), layout, source, new_rules: 0 };
+        let index = Index::Scanned(Vec::new());
+        let mut table = Table { left: Cell::new(0), index, layout, source, made: Vec::new(), new_rules: 0 };
         let extent = table.whole().ok_or(NoTable::TooLarge)?;
         if extent.entries() > shape::PAGES {
             return Err(NoTable::TooLarge);
         }
+        table.made = vec![0; extent.windows().div_ceil(64) as usize];
         table.indexed()
     }
 
@@ -140,8 +145,18 @@ impl<S: ReadAt> Table<S> {
     /// Evaluates the functions of one window. Whatever the file says, a window comes of it.
     pub fn window(&mut self, window: u32, rules: &mut Rules) -> Window {
         let offsets = self.extent().offsets(window);
-        let rows = self.within(WINDOW_BUDGET, 0, |evaluator| evaluator.rows(offsets.clone()));
+        let free = if self.is_made(window) { WINDOW_BUDGET } else { 0 };
+        let rows = self.within(WINDOW_BUDGET, free, |evaluator| evaluator.rows(offsets.clone()));
         pages(&rows, &offsets, |rule| rules.index(rule, &mut self.new_rules))
+    }
+
+    /// Whether a window was made before; it is from now on.
+    fn is_made(&mut self, window: u32) -> bool {
+        let Some(bits) = self.made.get_mut(window as usize / 64) else { return false };
+        let bit = 1 << (window % 64);
+        let before = *bits & bit != 0;
+        *bits |= bit;
+        before
     }
 
     /// The rule at one file offset, without making the rest of its window.
