@@ -170,6 +170,7 @@ struct frames_rec {
 	__u8 by_table;
 	__u8 stop;    /* of a walk by tables: enum unwind_stop */
 	__u8 pending; /* a snapshot of the same hash follows, that can complete it */
+	__u64 seed;   /* what the hash began with: of process, address space and stop */
 	__u64 ips[2 * MAX_FRAMES];
 };
 

@@ -179,7 +179,8 @@ static __always_inline __u64 take_stack(void *ctx, struct task_struct *task, __u
 	}
 	/* Addresses belong to an address space: the same ones mean other code after exec. */
 	bpf_probe_read_kernel(&space, sizeof(space), &task->mm); /* as a number, which a typed pointer is not */
-	rec->hash = name_of(rec, mix(start_ns ^ ((__u64)tgid << 32), space ^ rec->stop), n);
+	rec->seed = mix(start_ns ^ ((__u64)tgid << 32), space ^ rec->stop);
+	rec->hash = name_of(rec, rec->seed, n);
 	if (how == BY_TABLES && rec->stop == UNWIND_STOP_NO_TABLE)
 		snapshot(w, rec);
 	ship(rec, n);

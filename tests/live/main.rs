@@ -13,6 +13,7 @@ mod compile;
 mod cpu;
 mod depth;
 mod disk;
+mod dwarf;
 mod life;
 mod machine;
 mod places;

@@ -7,7 +7,7 @@ use std::process::Command;
 use sberf::tick::{Lens, StackEnd, StackWeight};
 
 use crate::compile::compile;
-use crate::machine::{machine, scratch};
+use crate::machine::{machine, scratch, skipped, sleep_ms};
 use crate::recording::{Recorded, Recording};
 use crate::workload::Workload;
 
@@ -138,6 +138,31 @@ fn a_program_that_was_deleted() {
 #[test]
 fn a_program_that_only_was_in_memory() {
     mostly("memfd", &[], &["main", "busy"]);
+}
+
+/// A container, made by hand: its own mounts and pids, an overlay for a root, and the program deleted after it started.
+#[test]
+fn another_root_and_other_pids() {
+    let Some(_machine) = machine() else { return };
+    let program = compiled("delete", &[]);
+    let script = "set -e; mount -t tmpfs none /mnt; mkdir /mnt/up /mnt/work /mnt/root; \
+        mount -t overlay none -o lowerdir=/,upperdir=/mnt/up,workdir=/mnt/work /mnt/root; \
+        cp \"$1\" /mnt/root/places; exec unshare --pid --fork chroot /mnt/root /places delete 1.5";
+    let recording = Recording::with(|options| options.rate_hz = 997);
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script, "sh"]).arg(&program);
+    let mut places = match Workload::try_start("places", command) {
+        Ok(places) => places,
+        Err(why) => return skipped(format!("no overlay in a mount namespace here: {why}")),
+    };
+    places.run();
+    recording.wait_past(places.number("end_ns"));
+    sleep_ms(1000);
+    let seen = recording.stop();
+    let inside = seen.ticks().flat_map(|tick| &tick.processes).find(|process| process.comm == "places");
+    let tgid = inside.expect("it ran").key.tgid;
+    let (there, all, others) = within(&seen, tgid, &["main", "busy"]);
+    assert!(all > 700 && there * 100 >= all * 98, "{there} of {all} samples\n{}", others.join("\n"));
 }
 
 /// Whole, wherever the program was stopped: prologues of a stripped program have no names, but they unwind.

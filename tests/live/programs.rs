@@ -118,7 +118,13 @@ impl Program {
     }
 }
 
-struct Running(Child);
+pub struct Running(Child);
+
+/// Starts one of the programs on the list; `None` if it is not installed.
+pub fn start(name: &str, dir: &std::path::Path) -> Option<Running> {
+    prepare(dir);
+    PROGRAMS.iter().find(|program| program.name == name && program.is_installed()).map(|program| program.start(dir))
+}
 
 impl Drop for Running {
     fn drop(&mut self) {

@@ -30,14 +30,14 @@ impl Workload {
     pub fn try_prepare(name: &str, args: &[&str]) -> Result<Workload, String> {
         let mut command = Command::new(build(name));
         command.args(args);
-        Self::start(name, command)
+        Self::try_start(name, command)
     }
 
     /// The same, with the program bound to one CPU.
     pub fn prepare_pinned(name: &str, cpu: u32, args: &[&str]) -> Workload {
         let mut command = Command::new("taskset");
         command.arg("-c").arg(cpu.to_string()).arg(build(name)).args(args);
-        Self::start(name, command).unwrap_or_else(|why| panic!("{name}: {why}"))
+        Self::try_start(name, command).unwrap_or_else(|why| panic!("{name}: {why}"))
     }
 
     /// The same for a program that was compiled in a way of its own.
@@ -45,10 +45,11 @@ impl Workload {
         let mut command = Command::new(program);
         command.args(args);
         let name = program.display().to_string();
-        Self::start(&name, command).unwrap_or_else(|why| panic!("{name}: {why}"))
+        Self::try_start(&name, command).unwrap_or_else(|why| panic!("{name}: {why}"))
     }
 
-    fn start(name: &str, mut command: Command) -> Result<Workload, String> {
+    /// The same, however it is started; `Err` when it ends instead, with what it said on stderr and its exit code.
+    pub fn try_start(name: &str, mut command: Command) -> Result<Workload, String> {
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

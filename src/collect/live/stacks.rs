@@ -1,9 +1,10 @@
 //! Weights of stacks, and the frames behind the hashes that name them.
 
+use std::hash::BuildHasher;
 use std::io::{BufRead, BufReader};
 use std::ops::Range;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use super::skel::sched::types::{stack_key, stack_val};
 use super::unwind::Walked as Finished;
@@ -43,7 +44,8 @@ impl Weights {
 
 /// The stacks that were seen, by the kernel side's hash.
 pub struct Stacks {
-    known: FxHashMap<u64, StackId>,
+    /// With a second hash of the frames, of another kind.
+    known: FxHashMap<u64, (StackId, u64)>,
     /// Those whose walk is going to be finished.
     unfinished: FxHashMap<u64, Unfinished>,
     /// Those that were finished before we knew of them.
@@ -83,15 +85,17 @@ impl Stacks {
 
     /// Interns the frames that came through the ring; returns how many records could not be understood.
     pub fn learn(&mut self, mut bytes: &[u8], resolver: &mut Resolver, names: &mut Names) -> u64 {
+        let mut odd = 0;
         while !bytes.is_empty() {
-            let Some(used) = self.learn_one(bytes, resolver, names) else { return 1 };
+            let Some((used, sound)) = self.learn_one(bytes, resolver, names) else { return odd + 1 };
+            odd += u64::from(!sound);
             bytes = &bytes[used..];
         }
-        0
+        odd
     }
 
-    /// Interns the record at the front; its length, `None` if it is torn.
-    fn learn_one(&mut self, bytes: &[u8], resolver: &mut Resolver, names: &mut Names) -> Option<usize> {
+    /// Interns the record at the front; its length, and whether its hash names these frames and no others. `None` if it is torn.
+    fn learn_one(&mut self, bytes: &[u8], resolver: &mut Resolver, names: &mut Names) -> Option<(usize, bool)> {
         let word = |at: usize| wire::read::<u64>(bytes.get(at..)?);
         let (hash, start_ns, third, fourth) = (word(0)?, word(8)?, word(16)?, word(24)?);
         let process = ProcessKey { tgid: third as u32, start_ns };
@@ -101,6 +105,10 @@ impl Stacks {
         let (users, kernels) = (user.max(0) as usize, kernel.max(0) as usize);
         let len = Self::header() + 8 * (users + kernels);
         let words: Vec<u64> = bytes.get(Self::header()..len)?.chunks_exact(8).filter_map(wire::read::<u64>).collect();
+        // A stack that waits for its snapshot has a name of its own.
+        if pending == 0 && name_of(word(32)?, &words) != hash {
+            return Some((len, false));
+        }
         let (user_words, kernel_ips) = words.split_at(users);
         let own = kernel_ips.iter().take_while(|ip| self.own.iter().any(|code| code.contains(ip))).count();
         let walked = match by_table {
@@ -112,8 +120,10 @@ impl Stacks {
             0 => resolver.stack(process, taken, names),
             _ => self.unfinished(hash, process, taken, resolver, names),
         };
-        self.known.insert(hash, stack);
-        Some(len)
+        // Sent again, because the kernel side had forgotten that it was: the same frames, or two stacks share a hash.
+        let second = FxBuildHasher.hash_one(&words);
+        let before = self.known.insert(hash, (stack, second));
+        Some((len, before.is_none_or(|(_, before)| before == second)))
     }
 
     fn unfinished(
@@ -161,7 +171,7 @@ impl Stacks {
                 HASH_NOT_TAKEN => resolver.note("[stack not taken]", names),
                 HASH_UNRECORDED => resolver.note("[unrecorded]", names),
                 _ => match self.known.get(&hash) {
-                    Some(&stack) => stack,
+                    Some(&(stack, _)) => stack,
                     None => resolver.note("[frames lost]", names),
                 },
             };
@@ -169,6 +179,16 @@ impl Stacks {
         }
         resolved
     }
+}
+
+/// The hash that names frames, as `name_of` in `src/bpf/stacks.bpf.h` does.
+fn name_of(seed: u64, words: &[u64]) -> u64 {
+    let mix = |hash: u64, word: &u64| {
+        let hash = (hash ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        hash ^ (hash >> 29)
+    };
+    let hash = words.iter().fold(seed, mix);
+    if hash <= HASH_UNRECORDED { hash + 2 } else { hash }
 }
 
 /// Where the kernel's code lies that calls the hooks of a trace point: it stands between the hooked function and our program
