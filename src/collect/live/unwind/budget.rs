@@ -4,15 +4,12 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// What may be spent at once: the files of all that runs, at the start.
-const MOST: Duration = Duration::from_secs(2);
 /// One part of this many of all time is given.
-const PART: u32 = 30;
-/// What was missed by a stack may overdraw it by so much.
-const OVERDRAFT: Duration = Duration::from_secs(2);
+const PART: u32 = 60;
 
-/// CPU time of one thread. What stacks have missed may be made on credit, the rest only while there is something left.
+/// CPU time of one thread: some at once, then a small share of all time.
 pub struct Budget {
+    most_ns: i64,
     left_ns: i64,
     given: Instant,
     spent_ns: u64,
@@ -20,8 +17,9 @@ pub struct Budget {
 
 impl Budget {
     /// A full one, of this thread.
-    pub fn new(now: Instant) -> Self {
-        Budget { left_ns: MOST.as_nanos() as i64, given: now, spent_ns: thread_ns() }
+    pub fn new(at_once: Duration, now: Instant) -> Self {
+        let most_ns = at_once.as_nanos() as i64;
+        Budget { most_ns, left_ns: most_ns, given: now, spent_ns: thread_ns() }
     }
 
     /// Takes in what was spent and given since the last call.
@@ -35,20 +33,15 @@ impl Budget {
         let given = now.saturating_duration_since(self.given) / PART;
         self.given = now;
         let left = self.left_ns.saturating_add(given.as_nanos() as i64).saturating_sub(spent_ns as i64);
-        self.left_ns = left.min(MOST.as_nanos() as i64);
+        self.left_ns = left.min(self.most_ns);
     }
 
-    /// Whether what nobody waits for may be done.
-    pub fn allows_more(&self) -> bool {
+    /// Whether there is something left.
+    pub fn allows(&self) -> bool {
         self.left_ns > 0
     }
 
-    /// Whether what a stack has missed may be done.
-    pub fn allows_needed(&self) -> bool {
-        self.left_ns > -(OVERDRAFT.as_nanos() as i64)
-    }
-
-    /// How long until there is something left.
+    /// How long until there is.
     pub fn rest(&self) -> Duration {
         Duration::from_nanos(self.left_ns.min(0).unsigned_abs()) * PART + Duration::from_millis(100)
     }
@@ -64,18 +57,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_needed_may_overdraw() {
+    fn what_was_overdrawn_is_given_back_slowly() {
         let start = Instant::now();
-        let mut budget = Budget::new(start);
-        assert!(budget.allows_more() && budget.allows_needed());
-        budget.count(3_000_000_000, start);
-        assert!(!budget.allows_more() && budget.allows_needed());
-        budget.count(1_500_000_000, start);
-        assert!(!budget.allows_needed());
-        let later = start + budget.rest();
+        let mut budget = Budget::new(Duration::from_secs(1), start);
+        budget.count(900_000_000, start);
+        assert!(budget.allows());
+        budget.count(200_000_000, start);
+        assert!(!budget.allows());
+        budget.count(0, start + Duration::from_secs(5));
+        assert!(!budget.allows());
+        let later = start + Duration::from_secs(5) + budget.rest();
         budget.count(0, later);
-        assert!(budget.allows_more());
+        assert!(budget.allows());
         budget.count(0, later + Duration::from_secs(3600));
-        assert_eq!(budget.left_ns, MOST.as_nanos() as i64);
+        assert_eq!(budget.left_ns, 1_000_000_000);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crossbeam_channel::Sender;
@@ -12,7 +13,7 @@ use super::super::skel::sched::SchedMaps;
 use super::News;
 use crate::collect::modules::TabledFile;
 use crate::collect::taken::Tag;
-use crate::collect::unwind::{FileEntry, FileKey, Maps, PageEntry, Row, Rule, shape};
+use crate::collect::unwind::{FileEntry, FileId, FileKey, Maps, PageEntry, Row, Rule, shape};
 
 /// Chunks that are added at once: each addition takes a grace period, whatever it adds.
 const CHUNKS_AT_ONCE: u32 = 4;
@@ -26,8 +27,7 @@ const USED_WORD: usize = 5;
 /// Arrays of the kernel side, mapped.
 pub struct TableMaps {
     keys: MapHandle,
-    files: Shared,
-    pages: Shared,
+    reader: Reader,
     rules: Shared,
     rows: MapHandle,
     chunks: Vec<Chunk>,
@@ -58,8 +58,10 @@ impl TableMaps {
     pub fn new(maps: &SchedMaps<'_>, news: Sender<News>) -> Result<Self, libbpf_rs::Error> {
         Ok(TableMaps {
             keys: MapHandle::try_from(&maps.unwind_keys)?,
-            files: Shared::new(&maps.unwind_files.as_fd(), 4 * FILE_WORDS * shape::FILES as usize)?,
-            pages: Shared::new(&maps.unwind_pages.as_fd(), 4 * shape::PAGES as usize)?,
+            reader: Reader {
+                files: Arc::new(Shared::new(&maps.unwind_files.as_fd(), 4 * FILE_WORDS * shape::FILES as usize)?),
+                pages: Arc::new(Shared::new(&maps.unwind_pages.as_fd(), 4 * shape::PAGES as usize)?),
+            },
             rules: Shared::new(&maps.unwind_rules.as_fd(), 8 * shape::RULES as usize)?,
             rows: MapHandle::try_from(&maps.unwind_rows)?,
             chunks: Vec::new(),
@@ -73,17 +75,15 @@ impl TableMaps {
         self.next = next;
     }
 
+    /// For others to see what is filled.
+    pub fn reader(&self) -> Reader {
+        self.reader.clone()
+    }
+
     /// The rule at an offset of a file, as the kernel side finds it. `None`: its window is not filled.
     pub fn rule(&self, index: u32, offset: u64) -> Option<Rule> {
-        let word = |word: usize| self.file_word(index, word).map_or(0, |word| word.load(Ordering::Acquire));
-        let first = u64::from(word(0)) | u64::from(word(1)) << 32;
-        let Some(page) = offset.checked_sub(first).map(|into| into / shape::PAGE_BYTES) else {
-            return Some(Rule::NONE);
-        };
-        let (base, pages) = (word(2), word(3));
-        let Some(page) = u32::try_from(page).ok().filter(|page| *page < pages) else { return Some(Rule::NONE) };
-        let entry = base.checked_add(page)?.checked_add(page / shape::WINDOW_PAGES)?;
-        let ((chunk, start), (_, end)) = (self.entry(entry)?.place()?, self.entry(entry.checked_add(1)?)?.place()?);
+        let Some((entry, next)) = self.reader.entries(index, offset) else { return Some(Rule::NONE) };
+        let ((chunk, start), (_, end)) = (entry.place()?, next.place()?);
         let rows = &self.chunks.get(chunk as usize)?.rows;
         let row = |at: u32| rows.word(at as usize).map(|row| Row(row.load(Ordering::Relaxed)));
         let pc = (offset % shape::PAGE_BYTES) as u16;
@@ -96,17 +96,9 @@ impl TableMaps {
         Some(Rule::unpack(packed))
     }
 
-    fn entry(&self, at: u32) -> Option<PageEntry> {
-        self.pages.word(at as usize).map(|entry| PageEntry(entry.load(Ordering::Acquire)))
-    }
-
     /// Takes back that a window was asked for: whoever misses it next asks again.
     pub fn ask_again(&self, index: u32, offset: u64) {
-        let word = |word: usize| self.file_word(index, word).map_or(0, |word| word.load(Ordering::Acquire));
-        let first = u64::from(word(0)) | u64::from(word(1)) << 32;
-        let Some(page) = offset.checked_sub(first).map(|into| (into / shape::PAGE_BYTES) as u32) else { return };
-        let entry = word(2).saturating_add(page).saturating_add(page / shape::WINDOW_PAGES);
-        if let Some(entry) = self.pages.word(entry as usize) {
+        if let Some(entry) = self.reader.entry_of(index, offset).and_then(|at| self.reader.pages.word(at as usize)) {
             let asked = PageEntry::MISSING.0 | PageEntry::ASKED;
             let _ = entry.compare_exchange(asked, PageEntry::MISSING.0, Ordering::AcqRel, Ordering::Relaxed);
         }
@@ -133,9 +125,52 @@ impl TableMaps {
         self.chunks.extend(chunks);
         Ok(())
     }
+}
 
+/// Sees which files are there, and which of their windows are filled.
+#[derive(Clone)]
+pub struct Reader {
+    files: Arc<Shared>,
+    pages: Arc<Shared>,
+}
+
+impl Reader {
     fn file_word(&self, index: u32, word: usize) -> Option<&AtomicU32> {
         self.files.word(index as usize * FILE_WORDS + word)
+    }
+
+    fn read(&self, index: u32, word: usize) -> u32 {
+        self.file_word(index, word).map_or(0, |word| word.load(Ordering::Acquire))
+    }
+
+    /// The page entry for an offset of a file; `None` outside of what the file has.
+    fn entry_of(&self, index: u32, offset: u64) -> Option<u32> {
+        let first = u64::from(self.read(index, 0)) | u64::from(self.read(index, 1)) << 32;
+        let page = u32::try_from(offset.checked_sub(first)? / shape::PAGE_BYTES).ok()?;
+        let (base, pages) = (self.read(index, 2), self.read(index, 3));
+        (page < pages).then(|| base.saturating_add(page).saturating_add(page / shape::WINDOW_PAGES))
+    }
+
+    /// That entry and the next one.
+    fn entries(&self, index: u32, offset: u64) -> Option<(PageEntry, PageEntry)> {
+        let at = self.entry_of(index, offset)?;
+        let entry = |at: u32| self.pages.word(at as usize).map(|entry| PageEntry(entry.load(Ordering::Acquire)));
+        Some((entry(at)?, entry(at.checked_add(1)?)?))
+    }
+
+    fn is_there(&self, id: FileId) -> bool {
+        self.read(id.index, 4) == id.generation
+    }
+
+    /// Windows of a file.
+    pub fn windows(&self, id: FileId) -> u32 {
+        if self.is_there(id) { self.read(id.index, 3).div_ceil(shape::WINDOW_PAGES) } else { 0 }
+    }
+
+    /// Whether the window at an offset of a file is still to be filled; false if the file is there no more.
+    pub fn is_missing(&self, id: FileId, offset: u64) -> bool {
+        let missing = |(entry, _): (PageEntry, PageEntry)| entry.place().is_none();
+        self.is_there(id) && self.entries(id.index, offset).is_some_and(missing)
     }
 }
 
@@ -171,7 +206,7 @@ impl Maps for TableMaps {
     }
 
     fn page(&mut self, entry: u32, value: PageEntry) {
-        if let Some(word) = self.pages.word(entry as usize) {
+        if let Some(word) = self.reader.pages.word(entry as usize) {
             word.store(value.0, Ordering::Release);
         }
     }
@@ -193,14 +228,14 @@ impl Maps for TableMaps {
         let first = [file.first as u32, (file.first >> 32) as u32];
         let words = [first[0], first[1], file.page_base, file.pages, file.generation, interval];
         for (at, value) in words.into_iter().enumerate() {
-            if let Some(word) = self.file_word(index, at) {
+            if let Some(word) = self.reader.file_word(index, at) {
                 word.store(value, Ordering::Release);
             }
         }
     }
 
     fn used(&self, index: u32) -> u32 {
-        self.file_word(index, USED_WORD).map_or(0, |word| word.load(Ordering::Relaxed))
+        self.reader.file_word(index, USED_WORD).map_or(0, |word| word.load(Ordering::Relaxed))
     }
 
     fn set_key(&mut self, key: FileKey, index: u32) -> io::Result<()> {

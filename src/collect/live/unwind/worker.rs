@@ -17,6 +17,7 @@ use super::super::skel::mappings::types::unwind_need;
 use super::super::wire;
 use super::News;
 use super::budget::Budget;
+use super::filler::{Filler, Made};
 use super::finish::{Snapshot, snapshots};
 use super::spaces::{Kind, Place, Space, Spaces};
 use super::tables::{Next, TableMaps};
@@ -24,7 +25,7 @@ use crate::collect::files::open_mapped;
 use crate::collect::kernel::vdso;
 use crate::collect::mappings::Mapping;
 use crate::collect::modules::TabledFile;
-use crate::collect::unwind::{FileId, FileKey, Now, Refused, Rule, Rules, Store, Table, shape};
+use crate::collect::unwind::{FileId, FileKey, Now, Refused, Row, Rule, Rules, Store, Table, shape};
 use crate::tick::ProcessKey;
 
 /// Rows of all tables together, bytes.
@@ -33,8 +34,8 @@ const MAX_ROW_BYTES: u64 = 64 << 20;
 const MAX_OPEN: usize = 128;
 /// Stacks that may wait to be walked, 16 KiB each; older ones stay as they are.
 const MAX_UNFINISHED: usize = 256;
-/// Windows of a small file.
-const SMALL: usize = 8;
+/// CPU time at once for what is missed.
+const AT_ONCE: Duration = Duration::from_secs(2);
 /// Files without a table that are remembered as such.
 const MAX_NONE: usize = 4096;
 
@@ -52,6 +53,8 @@ pub struct Wiring {
     pub iterator: OwnedFd,
     /// Processes whose tables are wanted before anything misses them.
     pub wished: Receiver<ProcessKey>,
+    /// Makes what nobody has missed yet.
+    pub filler: Filler,
     /// Where we tell of stacks that we walked.
     pub news: Sender<News>,
     /// Readable when there are wishes, or the end has come.
@@ -67,10 +70,11 @@ struct Open {
     used: Instant,
 }
 
-/// Windows of a file that are to be filled when there is time.
-struct Rest {
+/// How the rules of a file that the filler makes are numbered here.
+struct Numbers {
     id: FileId,
-    windows: std::vec::IntoIter<u32>,
+    ours: Vec<u16>,
+    new: u32,
 }
 
 /// Makes tables, what is missed first.
@@ -87,15 +91,19 @@ pub struct Worker {
     spaces: Spaces,
     open: FxHashMap<u32, Open>,
     none: FxHashSet<FileKey>,
+    /// What stacks have missed. Each is asked for once, so there are not more than windows and files.
+    needed: Vec<unwind_need>,
     /// Stacks that wait to be walked.
     unfinished: VecDeque<Snapshot>,
-    rest: VecDeque<Rest>,
+    filler: Filler,
+    /// By slot.
+    numbers: FxHashMap<u32, Numbers>,
     budget: Budget,
     began: Instant,
 }
 
 impl Worker {
-    /// One that has made nothing yet; to be called by the thread itself.
+    /// One that has made nothing yet; its CPU time counts from here, on this thread.
     pub fn new(wiring: Wiring) -> Self {
         let now = Instant::now();
         Worker {
@@ -111,9 +119,11 @@ impl Worker {
             spaces: Spaces::new(wiring.iterator),
             open: FxHashMap::default(),
             none: FxHashSet::default(),
+            needed: Vec::new(),
             unfinished: VecDeque::new(),
-            rest: VecDeque::new(),
-            budget: Budget::new(now),
+            filler: wiring.filler,
+            numbers: FxHashMap::default(),
+            budget: Budget::new(AT_ONCE, now),
             began: now,
         }
     }
@@ -124,23 +134,20 @@ impl Worker {
         while !self.stop.load(Ordering::Relaxed) {
             self.wait();
             self.budget.settle(Instant::now());
-            for need in self.needed() {
-                self.need(&need);
+            self.hear();
+            if self.budget.allows() {
+                self.work();
             }
-            self.unfinished.extend(snapshots(&self.snapshots.take()));
-            let excess = self.unfinished.len().saturating_sub(MAX_UNFINISHED);
-            self.unfinished.drain(..excess);
-            match self.unfinished.pop_front() {
-                Some(snapshot) => self.finish(&snapshot),
-                None => self.more(),
+            while let Some(made) = self.filler.made() {
+                self.take_in(made);
             }
         }
     }
 
     /// Waits for something to do.
     fn wait(&self) {
-        let timeout = match (self.rest.is_empty() && self.wished.is_empty(), self.budget.allows_more()) {
-            _ if !self.unfinished.is_empty() => Some(Duration::ZERO),
+        let idle = self.needed.is_empty() && self.unfinished.is_empty() && self.wished.is_empty();
+        let timeout = match (idle, self.budget.allows()) {
             (true, _) => None,
             (false, true) => Some(Duration::ZERO),
             (false, false) => Some(self.budget.rest()),
@@ -153,14 +160,31 @@ impl Worker {
         let _ = rustix::io::read(&self.wake, &mut [0u8; 8]);
     }
 
-    fn now(&self) -> Now {
-        Now { at: self.began.elapsed(), interval: self.flip.generation() as u32 }
-    }
-
-    fn needed(&mut self) -> Vec<unwind_need> {
+    /// Takes in what is missed.
+    fn hear(&mut self) {
         let bytes = self.needs.take();
         let mut rest = bytes.as_slice();
-        std::iter::from_fn(|| wire::take(&mut rest)).collect()
+        self.needed.extend(std::iter::from_fn(|| wire::take::<unwind_need>(&mut rest)));
+        self.unfinished.extend(snapshots(&self.snapshots.take()));
+        // They stay as they are.
+        let excess = self.unfinished.len().saturating_sub(MAX_UNFINISHED);
+        self.unfinished.drain(..excess);
+    }
+
+    /// All that is missed, then one stack, so that what is missed meanwhile need not wait for many.
+    fn work(&mut self) {
+        for need in std::mem::take(&mut self.needed) {
+            self.need(&need);
+        }
+        if let Some(snapshot) = self.unfinished.pop_front() {
+            self.finish(&snapshot);
+        } else if let Ok(process) = self.wished.try_recv() {
+            self.meet(process);
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now { at: self.began.elapsed(), interval: self.flip.generation() as u32 }
     }
 
     /// A stack could not be walked on.
@@ -172,7 +196,7 @@ impl Worker {
             self.meet(process);
             match self.store.find(key) {
                 Some(id) => {
-                    self.soon(id);
+                    self.filler.soon(id);
                     let _ = self.fill_at(id, need.offset);
                 }
                 // It is gone before we could look: whoever maps the file next asks again.
@@ -246,12 +270,10 @@ impl Worker {
         let published = self.store.publish(key, extent, now);
         self.store.maps().announce(None);
         if let Ok(id) = published {
+            if let Ok(file) = table.source().try_clone() {
+                self.filler.add(id, file);
+            }
             self.keep(id, table);
-            let windows: Vec<u32> = self.store.missing(id).collect();
-            let is_small = windows.len() <= SMALL;
-            let rest = Rest { id, windows: windows.into_iter() };
-            // Many small ones are done in the time of a large one.
-            if is_small { self.rest.push_front(rest) } else { self.rest.push_back(rest) }
         }
     }
 
@@ -292,18 +314,9 @@ impl Worker {
         true
     }
 
-    /// The rest of that file comes first from now on.
-    fn soon(&mut self, id: FileId) {
-        if let Some(at) = self.rest.iter().position(|rest| rest.id == id)
-            && let Some(rest) = self.rest.remove(at)
-        {
-            self.rest.push_front(rest);
-        }
-    }
-
-    /// Fills the window around an offset, on credit if need be.
+    /// Fills the window around an offset.
     pub(super) fn fill_at(&mut self, id: FileId, offset: u64) -> Result<(), Refused> {
-        if !self.budget.allows_needed() {
+        if !self.budget.allows() {
             return Err(Refused::Full);
         }
         let window = self.open.get(&id.index).and_then(|open| open.table.extent().window_of(offset));
@@ -318,24 +331,30 @@ impl Worker {
         self.store.fill(id, number, &window, &self.rules, now)
     }
 
-    /// One thing that nobody waits for.
-    fn more(&mut self) {
-        if !self.budget.allows_more() {
-            return;
+    /// A window that the filler has made.
+    fn take_in(&mut self, made: Made) {
+        let Made { id, number, mut window, rules, last } = made;
+        let numbers = self.numbers.entry(id.index).or_insert(Numbers { id, ours: Vec::new(), new: 0 });
+        if numbers.id != id {
+            *numbers = Numbers { id, ours: Vec::new(), new: 0 };
         }
-        if let Ok(process) = self.wished.try_recv() {
-            self.meet(process);
-            return;
+        for rule in rules {
+            numbers.ours.push(self.rules.index(rule, &mut numbers.new));
         }
-        let Some(rest) = self.rest.front_mut() else { return };
-        let id = rest.id;
-        match rest.windows.next() {
-            // Refused: there is no room for what may never be needed.
-            Some(window) if self.fill(id, window).is_ok() => {}
-            _ => {
-                self.rest.pop_front();
-                self.close_if_whole(id);
-            }
+        for row in &mut window.rows {
+            // Every row's rule came with it or before.
+            let rule = numbers.ours.get(usize::from(row.rule())).copied().unwrap_or_default();
+            *row = Row::new(row.pc(), rule);
+        }
+        let now = self.now();
+        let refused = self.store.fill(id, number, &window, &self.rules, now).is_err();
+        if refused {
+            // There is no room for what may never be needed.
+            self.filler.drop(id);
+        }
+        if refused || last {
+            self.numbers.remove(&id.index);
+            self.close_if_whole(id);
         }
     }
 
