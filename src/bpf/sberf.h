@@ -194,7 +194,7 @@ struct unwind_need {
 	__u32 pad;
 };
 
-#define SNAPSHOT_BYTES 16384
+#define SNAPSHOT_BYTES 65536
 
 /* What is needed to walk a stack when its tables are there; `bytes` of it follow, from SP up. */
 struct unwind_snapshot {

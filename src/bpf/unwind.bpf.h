@@ -27,8 +27,8 @@ const volatile __u32 snapshots_per_period = 6; /* and CPU */
 #define MEMOS 4 /* mappings remembered within one walk */
 #define MAPLE_LEVELS 8
 #define MAX_FP_STEP (8ull << 20)
-#define SNAPSHOT_PART 1024 /* bytes copied at once */
-#define SNAPSHOT_SMALL 64
+#define SNAPSHOT_PART 4096 /* bytes copied at once */
+#define SNAPSHOT_SMALL 128
 
 struct unwind_words {
 	__u32 word[UNWIND_PER_VALUE];
@@ -91,7 +91,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 2 << 20);
+	__uint(max_entries, 4 << 20);
 } unwind_snapshots SEC(".maps");
 
 enum covered {

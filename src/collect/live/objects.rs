@@ -252,7 +252,7 @@ fn load_sched(options: &LiveOptions, nodes: usize, by_tables: bool) -> Result<Lo
 /// Looks at a known place per second and CPU before registers are believed, see `place_of` in `sched.bpf.c`: 30 ns each.
 const LOOKS_PER_S: u32 = 50_000;
 
-/// Stacks whose tables are missing that are sent along per CPU and 100 ms, each 16 KiB: some 200 a second on the whole machine.
+/// Stacks whose tables are missing that are sent along per CPU and 100 ms, each 64 KiB: some 200 a second on the whole machine.
 fn snapshots_per_period() -> u32 {
     let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u32);
     (20 / cpus).clamp(1, 6)

@@ -14,7 +14,7 @@ use crate::collect::unwind::{FileKey, Frame, Place, Registers, Rule, Stack, Stop
 use crate::tick::{FoundBy, ProcessKey};
 
 /// Bytes of stack behind each `struct unwind_snapshot`, as in `src/bpf/sberf.h`.
-const STACK_BYTES: usize = 16 << 10;
+const STACK_BYTES: usize = 64 << 10;
 /// Frames of the user part at most, as there.
 const MAX_FRAMES: usize = 128;
 /// A stack is looked at so far up at most, when more of it is needed than was copied.

@@ -32,8 +32,8 @@ use crate::tick::ProcessKey;
 const MAX_ROW_BYTES: u64 = 64 << 20;
 /// Files that are kept open to make more of their tables, at most.
 const MAX_OPEN: usize = 128;
-/// Stacks that may wait to be walked, 16 KiB each; older ones stay as they are.
-const MAX_UNFINISHED: usize = 256;
+/// Stacks that may wait to be walked, 64 KiB each; older ones stay as they are.
+const MAX_UNFINISHED: usize = 64;
 /// CPU time at once for what is missed.
 const AT_ONCE: Duration = Duration::from_secs(2);
 /// Files without a table that are remembered as such.
