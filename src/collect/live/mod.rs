@@ -112,8 +112,6 @@ pub struct Live {
     tasks: Tasks,
     stacks: Stacks,
     resolver: Resolver,
-    /// Makes tables, where stacks are walked by them.
-    unwinder: Option<Unwinder>,
     processes: Processes,
     machine: Machine,
     nodes: Vec<(u32, Vec<u32>)>,
@@ -174,12 +172,6 @@ impl Live {
             .map_err(|error| SourceError(format!("mapping the page of the interval failed: {error}")))?;
         let symbols = SymbolWorker::start()
             .map_err(|error| SourceError(format!("starting the symbol worker failed: {error}")))?;
-        let unwinder = match &objects.mappings {
-            Some(mappings) => {
-                Some(Unwinder::start(maps, mappings).map_err(failed("starting the maker of unwind tables"))?)
-            }
-            None => None,
-        };
         let mut live = Live {
             watched: Watched::new(&options.pids, options.follow),
             session: Session::default(),
@@ -191,7 +183,6 @@ impl Live {
             tasks: Tasks::default(),
             stacks: Stacks::new(hooks.join().unwrap_or_default()),
             resolver: Resolver::new(symbols),
-            unwinder,
             processes: Processes::new(&nodes.iter().map(|(node, _)| *node).collect::<Vec<_>>()),
             machine: Machine::new(&nodes, &objects),
             nodes,
@@ -210,9 +201,6 @@ impl Live {
         // The first pass adopts the threads that are there; what it tells is of an interval before ours.
         live.iterate().map_err(|error| SourceError(format!("running the task iterator failed: {error}")))?;
         live.processes.expect(tasks::processes(&live.iterator_bytes));
-        if let Some(unwinder) = &live.unwinder {
-            unwinder.prewarm(tasks::busiest(&live.iterator_bytes, |process| live.watched.wants(process.tgid)));
-        }
         Ok(live)
     }
 
@@ -297,7 +285,7 @@ impl Live {
         let frames = self.rings.frames.take();
         let mut walked_later = Vec::new();
         // After that: what these frames are in has been told by now.
-        for news in self.unwinder.iter().flat_map(Unwinder::news) {
+        for news in self.objects.unwinder.iter().flat_map(Unwinder::news) {
             match news {
                 News::File(tag, file) => self.resolver.tabled_file(tag, *file, &mut self.names),
                 News::Vdso(tag) => self.resolver.tabled_vdso(tag, &mut self.names),

@@ -11,7 +11,7 @@ use libbpf_rs::{Link, MapCore, OpenObject, ProgramMut};
 use super::LiveOptions;
 use super::maps::memory_of;
 use super::skel::{block, life, mappings, numa, oncpu, sched};
-use super::unwind::layout;
+use super::unwind::{Unwinder, layout};
 use crate::collect::SourceError;
 use crate::tick::LensStatus;
 
@@ -22,8 +22,8 @@ pub struct Objects {
     pub life: Option<life::LifeSkel<'static>>,
     pub block: Option<block::BlockSkel<'static>>,
     pub numa: Option<numa::NumaSkel<'static>>,
-    /// Tells what is mapped where; only where stacks are walked by tables.
-    pub mappings: Option<mappings::MappingsSkel<'static>>,
+    /// Makes tables; only where stacks are walked by them.
+    pub unwinder: Option<Unwinder>,
     /// The task iterator; run once per tick.
     pub tasks: Link,
     /// What is on and off.
@@ -88,12 +88,12 @@ impl Objects {
         let (loaded, unwinding) = load_by_tables(options, nodes.len(), unwinding)?;
         let (sched, tasks, mut links) = loaded;
         let mut lenses = vec![on("sched"), on("tasks")];
-        let mappings = keep(&mut lenses, "unwind", unwinding);
+        let unwinder = keep(&mut lenses, "unwind", unwinding);
         lenses.push(match options.walks_per_s {
             0 => off("stacks", "switched off".to_owned()),
             _ => on("stacks"),
         });
-        let oncpu = keep(&mut lenses, "oncpu", load_oncpu(options, &sched, mappings.is_some()));
+        let oncpu = keep(&mut lenses, "oncpu", load_oncpu(options, &sched, unwinder.is_some()));
         let life = keep(&mut lenses, "life", load_life(&sched, &mut links));
         let block = keep(&mut lenses, "block", load_block(&sched, &mut links));
         let numa = match nodes.len() {
@@ -103,7 +103,7 @@ impl Objects {
             }
             _ => keep(&mut lenses, "numa", load_numa(&sched, nodes, &mut links)),
         };
-        Ok(Objects { sched, oncpu, life, block, numa, mappings, tasks, lenses, _links: links })
+        Ok(Objects { sched, oncpu, life, block, numa, unwinder, tasks, lenses, _links: links })
     }
 }
 
@@ -111,7 +111,7 @@ impl Objects {
     /// The program that samples.
     pub fn sample(&self) -> Option<&ProgramMut<'static>> {
         let progs = &self.oncpu.as_ref()?.progs;
-        Some(if self.mappings.is_some() { &progs.sample } else { &progs.sample_fp })
+        Some(if self.unwinder.is_some() { &progs.sample } else { &progs.sample_fp })
     }
 
     /// Memory of all maps, bytes, as the kernel states it.
@@ -187,26 +187,30 @@ type Sched = sched::SchedSkel<'static>;
 type Mappings = mappings::MappingsSkel<'static>;
 type LoadedSched = (Sched, Link, Vec<Link>);
 
-/// Loads the scheduler's programs, walking by tables if that has worked so far and works with them, too.
+/// Loads the scheduler's programs, walking by tables if that has worked so far and works with them, too. Tables of what runs
+/// are made from here on, while the rest is loaded.
 fn load_by_tables(
     options: &LiveOptions,
     nodes: usize,
-    unwinding: Result<Mappings, String>,
-) -> Result<(LoadedSched, Result<Mappings, String>), SourceError> {
-    let why = match unwinding {
-        Ok(mappings) => match load_sched(options, nodes, true) {
-            Ok(loaded) => return Ok((loaded, Ok(mappings))),
-            Err(why) => format!("{why}; user stacks are walked by frame pointers instead"),
-        },
-        Err(why) => why,
-    };
-    load_sched(options, nodes, false).map(|loaded| (loaded, Err(why))).map_err(SourceError)
+    mappings: Result<Mappings, String>,
+) -> Result<(LoadedSched, Result<Unwinder, String>), SourceError> {
+    let by_tables = mappings.and_then(|mappings| {
+        let loaded = load_sched(options, nodes, true).map_err(|why| format!("{why}; {BY_FP}"))?;
+        let only: Vec<u32> = options.pids.iter().copied().chain(options.follow).collect();
+        let unwinder = Unwinder::start(&loaded.0.maps, &mappings, only)
+            .map_err(|error| format!("starting the maker of unwind tables failed: {error}; {BY_FP}"))?;
+        Ok((loaded, unwinder))
+    });
+    match by_tables {
+        Ok((loaded, unwinder)) => Ok((loaded, Ok(unwinder))),
+        Err(why) => load_sched(options, nodes, false).map(|loaded| (loaded, Err(why))).map_err(SourceError),
+    }
 }
 
+const BY_FP: &str = "user stacks are walked by frame pointers instead";
+
 fn load_mappings() -> Result<Mappings, String> {
-    let fail = |error: libbpf_rs::Error| {
-        format!("{}; user stacks are walked by frame pointers instead", refused("looking at mappings", &error))
-    };
+    let fail = |error: libbpf_rs::Error| format!("{}; {BY_FP}", refused("looking at mappings", &error));
     mappings::MappingsSkelBuilder::default().open(place()).map_err(fail)?.load().map_err(fail)
 }
 

@@ -69,18 +69,6 @@ pub fn parents(mut bytes: &[u8]) -> impl Iterator<Item = (u32, u32)> + Clone {
         .map(|record| (record.task.tgid, record.task.ppid))
 }
 
-/// The same, but those first that have used most CPU time, and only those that are wanted.
-pub fn busiest(mut bytes: &[u8], wanted: impl Fn(ProcessKey) -> bool) -> Vec<ProcessKey> {
-    let mut used: FxHashMap<ProcessKey, u64> = FxHashMap::default();
-    for record in std::iter::from_fn(move || take(&mut bytes)).filter(|record| record.task.kthread == 0) {
-        let key = ProcessKey { tgid: record.task.tgid, start_ns: record.task.leader_start_ns };
-        *used.entry(key).or_default() += record.task.utime_ns + record.task.stime_ns;
-    }
-    let mut processes: Vec<_> = used.into_iter().filter(|(key, _)| wanted(*key)).collect();
-    processes.sort_unstable_by_key(|&(key, used)| (std::cmp::Reverse(used), key));
-    processes.into_iter().map(|(key, _)| key).collect()
-}
-
 /// What a thread's own counters read last time; they only grow.
 #[derive(Clone, Copy, Default)]
 struct Seen {

@@ -7,6 +7,7 @@
 //! normal priority 99 %. Both have a budget of CPU time. Nobody waits for either.
 
 mod budget;
+mod busiest;
 mod filler;
 mod finish;
 pub mod layout;
@@ -18,7 +19,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, unbounded};
 use rustix::event::{EventfdFlags, eventfd};
 
 use self::filler::Filler;
@@ -31,7 +32,6 @@ use super::skel::sched::SchedMaps;
 use crate::collect::modules::TabledFile;
 use crate::collect::taken::Tag;
 use crate::collect::unwind::Stop;
-use crate::tick::ProcessKey;
 
 /// What the thread tells.
 pub enum News {
@@ -55,19 +55,17 @@ pub struct Walked {
 
 /// The other end of the thread. Dropping it ends the thread.
 pub struct Unwinder {
-    wishes: Sender<ProcessKey>,
     news: Receiver<News>,
     wake: Arc<OwnedFd>,
     stop: Arc<AtomicBool>,
 }
 
 impl Unwinder {
-    /// Starts it.
+    /// Starts it with what runs now. `only`: the processes that matter, by PID; empty: all.
     ///
     /// # Errors
     /// What could not be had: memory, a thread.
-    pub fn start(maps: &SchedMaps<'_>, mappings: &MappingsSkel<'_>) -> Result<Self, libbpf_rs::Error> {
-        let (wishes, wished) = unbounded();
+    pub fn start(maps: &SchedMaps<'_>, mappings: &MappingsSkel<'_>, only: Vec<u32>) -> Result<Self, libbpf_rs::Error> {
         let (tell, news) = unbounded();
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(std::io::Error::from)?);
         let stop = Arc::new(AtomicBool::new(false));
@@ -80,21 +78,13 @@ impl Unwinder {
             snapshots: Ring::new(&maps.unwind_snapshots)?,
             flip: FlipPage::new(&maps.flip)?,
             iterator: mappings.progs.mappings.as_fd().try_clone_to_owned()?,
-            wished,
+            only,
             news: tell,
             wake: Arc::clone(&wake),
             stop: Arc::clone(&stop),
         };
         std::thread::Builder::new().name("sberf-unwind".into()).spawn(move || Worker::new(wiring).run())?;
-        Ok(Unwinder { wishes, news, wake, stop })
-    }
-
-    /// Makes tables of what these processes have mapped, the first ones first, as far as there is time.
-    pub fn prewarm(&self, processes: impl IntoIterator<Item = ProcessKey>) {
-        for process in processes {
-            let _ = self.wishes.send(process);
-        }
-        wake_up(&self.wake);
+        Ok(Unwinder { news, wake, stop })
     }
 
     /// What it has told since the last call.

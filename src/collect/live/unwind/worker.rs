@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Sender;
 use rustc_hash::{FxHashMap, FxHashSet};
 use rustix::event::{PollFd, PollFlags, poll};
 
@@ -17,6 +17,7 @@ use super::super::skel::mappings::types::unwind_need;
 use super::super::wire;
 use super::News;
 use super::budget::Budget;
+use super::busiest::busiest;
 use super::filler::{Filler, Made};
 use super::finish::{Snapshot, snapshots};
 use super::spaces::{Kind, Place, Space, Spaces};
@@ -51,8 +52,8 @@ pub struct Wiring {
     pub flip: FlipPage,
     /// Tells what is mapped in a process.
     pub iterator: OwnedFd,
-    /// Processes whose tables are wanted before anything misses them.
-    pub wished: Receiver<ProcessKey>,
+    /// The processes that matter, by PID; empty: all.
+    pub only: Vec<u32>,
     /// Makes what nobody has missed yet.
     pub filler: Filler,
     /// Where we tell of stacks that we walked.
@@ -84,7 +85,8 @@ pub struct Worker {
     needs: Ring,
     snapshots: Ring,
     flip: FlipPage,
-    wished: Receiver<ProcessKey>,
+    /// Processes whose files are made known before anything misses them.
+    wished: VecDeque<ProcessKey>,
     news: Sender<News>,
     wake: Arc<OwnedFd>,
     stop: Arc<AtomicBool>,
@@ -113,7 +115,7 @@ impl Worker {
             snapshots: wiring.snapshots,
             news: wiring.news,
             flip: wiring.flip,
-            wished: wiring.wished,
+            wished: busiest(&wiring.only).into(),
             wake: wiring.wake,
             stop: wiring.stop,
             spaces: Spaces::new(wiring.iterator),
@@ -178,7 +180,7 @@ impl Worker {
         }
         if let Some(snapshot) = self.unfinished.pop_front() {
             self.finish(&snapshot);
-        } else if let Ok(process) = self.wished.try_recv() {
+        } else if let Some(process) = self.wished.pop_front() {
             self.meet(process);
         }
     }

@@ -1,0 +1,66 @@
+//! Who runs now, and most: the tables of those are made before a stack misses them.
+
+use std::cmp::Reverse;
+use std::fs;
+
+use crate::collect::mappings::ns_per_clock_tick;
+use crate::tick::ProcessKey;
+
+/// Processes that are looked at, at most: 20 us each.
+const MOST: usize = 4096;
+/// In field 9 of `/proc/PID/stat`.
+const PF_KTHREAD: u64 = 0x0020_0000;
+
+/// Processes outside the kernel, those first that have used most CPU time. `only`: their PIDs; empty: all.
+pub fn busiest(only: &[u32]) -> Vec<ProcessKey> {
+    let all = || {
+        let entries = fs::read_dir("/proc").into_iter().flatten();
+        entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).take(MOST).collect()
+    };
+    let pids: Vec<u32> = if only.is_empty() { all() } else { only.to_vec() };
+    let mut found: Vec<(u64, ProcessKey)> = pids.into_iter().filter_map(read).collect();
+    found.sort_unstable_by_key(|&(used, key)| (Reverse(used), key));
+    found.into_iter().map(|(_, key)| key).collect()
+}
+
+fn read(tgid: u32) -> Option<(u64, ProcessKey)> {
+    let stat = fs::read(format!("/proc/{tgid}/stat")).ok()?;
+    let (used, start_ticks) = parse(&stat)?;
+    Some((used, ProcessKey { tgid, start_ns: start_ticks.checked_mul(ns_per_clock_tick())? }))
+}
+
+/// CPU time and start, both in clock ticks; `None` for a thread of the kernel.
+fn parse(stat: &[u8]) -> Option<(u64, u64)> {
+    // The name may hold anything.
+    let behind_name = stat.get(stat.iter().rposition(|&byte| byte == b')')? + 1..)?;
+    let text = std::str::from_utf8(behind_name).ok()?;
+    let mut fields = text.split_ascii_whitespace().skip(9 - 3);
+    let mut number = |skip: usize| fields.nth(skip)?.parse::<u64>().ok();
+    let (flags, user, system, start) = (number(0)?, number(14 - 9 - 1)?, number(0)?, number(22 - 15 - 1)?);
+    (flags & PF_KTHREAD == 0).then_some((user.saturating_add(system), start))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_behind_a_hostile_name() {
+        let fields = |flags: u64| {
+            let rest: Vec<String> = (10..=30u64).map(|field| field.to_string()).collect();
+            format!("1 (a) 1 2 (b) S 4 5 6 7 8 {flags} {}", rest.join(" "))
+        };
+        assert_eq!(parse(fields(0).as_bytes()), Some((14 + 15, 22)));
+        assert_eq!(parse(fields(PF_KTHREAD).as_bytes()), None);
+        assert_eq!(parse(b"1 (a) S 1"), None);
+        assert_eq!(parse(b""), None);
+    }
+
+    #[test]
+    fn this_process_is_among_them() {
+        let own = std::process::id();
+        assert!(busiest(&[]).iter().any(|key| key.tgid == own));
+        assert_eq!(busiest(&[own]).len(), 1);
+        assert!(busiest(&[u32::MAX]).is_empty());
+    }
+}
