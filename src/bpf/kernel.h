@@ -86,6 +86,7 @@ struct user_pt_regs {
 
 struct super_block {
 	__u32 s_dev;
+	unsigned long s_magic;
 };
 
 struct inode {

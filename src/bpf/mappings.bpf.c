@@ -26,6 +26,8 @@ int mappings(struct bpf_iter__task_vma *ctx)
 	if (!key_of(vma, &rec.key)) {
 		rec.offset = 0;
 		rec.kind = is_vdso(task->mm, rec.start) ? MAPPED_VDSO : MAPPED_ANONYMOUS;
+	} else {
+		rec.magic = BPF_CORE_READ(vma, vm_file, f_inode, i_sb, s_magic);
 	}
 	bpf_seq_write(ctx->meta->seq, &rec, sizeof(rec));
 	return 0;

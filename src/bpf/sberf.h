@@ -226,7 +226,7 @@ struct unwind_mapping {
 	__u64 end;
 	__u64 offset; /* in the file, of `start` */
 	__u32 kind;
-	__u32 pad;
+	__u32 magic; /* of the file system, see statfs(2) */
 };
 
 struct hist_key {

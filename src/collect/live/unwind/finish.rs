@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use super::super::skel::mappings::types::unwind_snapshot;
 use super::super::wire;
 use super::spaces::{Kind, Space};
-use super::worker::Worker;
+use super::worker::{PATIENCE, Worker};
 use super::{News, Walked};
 use crate::collect::mappings::read_at;
 use crate::collect::taken::{Tag, Where, Word};
@@ -90,13 +90,12 @@ impl Worker {
         let memory = space.memory()?;
         let mut stack = snapshot.stack.clone();
         loop {
-            let (read, wanted) = (stack.len(), stack.len() * 4);
-            let above = snapshot.head.regs.get(SP)?.checked_add(read as u64)?;
-            stack.resize(wanted.min(MOST_STACK), 0);
-            let more = read_up_to(&memory, stack.get_mut(read..)?, above);
-            stack.truncate(read + more);
+            let above = snapshot.head.regs.get(SP)?.checked_add(stack.len() as u64)?;
+            let wanted = (stack.len() * 4).min(MOST_STACK);
+            let more = self.read(&memory, above, wanted.saturating_sub(stack.len()))?;
+            stack.extend_from_slice(&more);
             let (frames, stop) = self.walk(space, snapshot, &stack);
-            if stop != Stop::Read || more == 0 || stack.len() >= MOST_STACK {
+            if stop != Stop::Read || more.is_empty() || stack.len() >= MOST_STACK {
                 return (stayed && stays()).then_some((frames, stop));
             }
         }
@@ -105,21 +104,33 @@ impl Worker {
     fn place(&mut self, space: &Space, address: u64) -> Place {
         let Some(at) = space.at(address) else { return Place::NotCode };
         let key = match at.kind {
-            Kind::Anonymous => return Place::Anonymous { thunk: is_thunk(space, address + 1) },
+            Kind::Anonymous => return Place::Anonymous { thunk: self.is_thunk(space, address + 1) },
             Kind::Vdso => FileKey::default(),
             Kind::File(key) => key,
         };
-        match self.rule(key, address - at.start + at.offset) {
+        match self.rule(space, at.start, key, address - at.start + at.offset) {
             Some(rule) => Place::File(rule),
             None => Place::NotLoaded,
         }
     }
 
+    /// Whether that code is at a return address of a process.
+    fn is_thunk(&mut self, space: &Space, pc: u64) -> bool {
+        let code = space.memory().and_then(|memory| self.read(&memory, pc, THUNK.len()));
+        code.is_some_and(|code| code == THUNK)
+    }
+
+    /// Memory of a process, as far as it can be read. Who made that memory may keep us waiting, but not for long.
+    fn read(&mut self, memory: &File, address: u64, bytes: usize) -> Option<Vec<u8>> {
+        let memory = memory.try_clone().ok()?;
+        self.aside.run(PATIENCE, move || read_up_to(&memory, address, bytes))
+    }
+
     /// What a file says of an offset; its window is made if it was not.
-    fn rule(&mut self, key: FileKey, offset: u64) -> Option<Rule> {
+    fn rule(&mut self, space: &Space, start: u64, key: FileKey, offset: u64) -> Option<Rule> {
         let Some(id) = self.file(key) else { return self.is_none(key).then_some(Rule::NONE) };
         self.filled(id, offset).or_else(|| {
-            self.fill_at(id, offset).ok()?;
+            self.reopen(id, space, start).then(|| self.fill_at(id, offset).ok())??;
             self.filled(id, offset)
         })
     }
@@ -167,23 +178,19 @@ fn is_blocked_at(space: &Space, head: &unwind_snapshot) -> bool {
     pc == Some(head.pc) && sp == head.regs.get(SP).copied()
 }
 
-/// Fills `into` with what lies at an address, as far as it can be read; how many bytes that is.
-fn read_up_to(memory: &File, into: &mut [u8], mut address: u64) -> usize {
+/// What lies at an address, as far as it can be read.
+fn read_up_to(memory: &File, mut address: u64, bytes: usize) -> Vec<u8> {
+    let mut read = vec![0; bytes];
     let mut done = 0;
-    while let Some(rest) = into.get_mut(done..).filter(|rest| !rest.is_empty()) {
+    while let Some(rest) = read.get_mut(done..).filter(|rest| !rest.is_empty()) {
         match memory.read_at(rest, address) {
             Ok(0) | Err(_) => break,
-            Ok(read) => {
-                done += read;
-                address = address.saturating_add(read as u64);
+            Ok(more) => {
+                done += more;
+                address = address.saturating_add(more as u64);
             }
         }
     }
-    done
-}
-
-/// Whether that code is at a return address of a process.
-fn is_thunk(space: &Space, pc: u64) -> bool {
-    let mut code = [0; THUNK.len()];
-    space.memory().is_some_and(|memory| memory.read_exact_at(&mut code, pc).is_ok()) && code == THUNK
+    read.truncate(done);
+    read
 }

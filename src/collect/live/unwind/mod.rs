@@ -6,6 +6,7 @@
 //! incomplete: `nice 19` beside three busy loops on two CPUs had 6 % of cc1's stacks complete in the first five seconds, the
 //! normal priority 99 %. Both have a budget of CPU time. Nobody waits for either.
 
+mod aside;
 mod budget;
 mod busiest;
 mod filler;

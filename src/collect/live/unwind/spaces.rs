@@ -19,6 +19,24 @@ const MOST: usize = 64;
 /// A process is not asked again within this time.
 const BETWEEN: Duration = Duration::from_millis(20);
 
+/// File systems on disks and in memory, by the numbers that statfs(2) has for them: ext, xfs, btrfs, tmpfs, ramfs, squashfs,
+/// erofs, f2fs, overlayfs, zfs, bcachefs, vfat, iso9660.
+const LOCAL: [u32; 13] = [
+    0xef53,
+    0x5846_5342,
+    0x9123_683e,
+    0x0102_1994,
+    0x8584_58f6,
+    0x7371_7368,
+    0xe0f5_e1e2,
+    0xf2f5_2010,
+    0x794c_7630,
+    0x2fc1_2fc1,
+    0xca45_1a4e,
+    0x4d44,
+    0x9660,
+];
+
 /// What is mapped at a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -41,6 +59,8 @@ pub struct Place {
     pub offset: u64,
     /// What it is of.
     pub kind: Kind,
+    /// Its file system answers by itself, not through a server or a program that may be gone.
+    pub local: bool,
 }
 
 /// What is mapped in one process.
@@ -140,7 +160,7 @@ fn place(told: unwind_mapping) -> Place {
         1 => Kind::Vdso,
         _ => Kind::Anonymous,
     };
-    Place { start: told.start, end: told.end, offset: told.offset, kind }
+    Place { start: told.start, end: told.end, offset: told.offset, kind, local: LOCAL.contains(&told.magic) }
 }
 
 #[cfg(test)]

@@ -10,12 +10,14 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 use rustc_hash::{FxHashMap, FxHashSet};
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::AtFlags;
 
 use super::super::maps::FlipPage;
 use super::super::rings::Ring;
 use super::super::skel::mappings::types::unwind_need;
 use super::super::wire;
 use super::News;
+use super::aside::Aside;
 use super::budget::Budget;
 use super::busiest::busiest;
 use super::filler::{Filler, Made};
@@ -26,7 +28,7 @@ use crate::collect::files::open_mapped;
 use crate::collect::kernel::vdso;
 use crate::collect::mappings::Mapping;
 use crate::collect::modules::TabledFile;
-use crate::collect::unwind::{FileId, FileKey, Now, Refused, Row, Rule, Rules, Store, Table, shape};
+use crate::collect::unwind::{FileId, FileKey, Now, Refused, Row, Rule, Rules, Store, Table, Window, shape};
 use crate::tick::ProcessKey;
 
 /// Rows of all tables together, bytes.
@@ -35,6 +37,10 @@ const MAX_ROW_BYTES: u64 = 64 << 20;
 const MAX_OPEN: usize = 128;
 /// Stacks that may wait to be walked, 64 KiB each; older ones stay as they are.
 const MAX_UNFINISHED: usize = 64;
+/// So often a file may not be opened before it counts as one without a table.
+const DENIED: u8 = 8;
+/// For a file system that may never answer.
+pub(super) const PATIENCE: Duration = Duration::from_millis(100);
 /// CPU time at once for what is missed.
 const AT_ONCE: Duration = Duration::from_secs(2);
 /// Files without a table that are remembered as such.
@@ -68,6 +74,7 @@ pub struct Wiring {
 struct Open {
     id: FileId,
     table: Table<File>,
+    local: bool,
     used: Instant,
 }
 
@@ -93,6 +100,9 @@ pub struct Worker {
     spaces: Spaces,
     open: FxHashMap<u32, Open>,
     none: FxHashSet<FileKey>,
+    /// How often we were not allowed to open a file.
+    denied: FxHashMap<FileKey, u8>,
+    pub(super) aside: Aside,
     /// What stacks have missed. Each is asked for once, so there are not more than windows and files.
     needed: Vec<unwind_need>,
     /// Stacks that wait to be walked.
@@ -121,6 +131,8 @@ impl Worker {
             spaces: Spaces::new(wiring.iterator),
             open: FxHashMap::default(),
             none: FxHashSet::default(),
+            denied: FxHashMap::default(),
+            aside: Aside::default(),
             needed: Vec::new(),
             unfinished: VecDeque::new(),
             filler: wiring.filler,
@@ -205,8 +217,11 @@ impl Worker {
                 None if !self.none.contains(&key) => self.store.forget(key, self.now()),
                 None => {}
             }
-        } else if !self.reopen(id, process, need.vm_start) || self.fill_at(id, need.offset).is_err() {
-            self.store.maps().ask_again(id.index, need.offset);
+        } else {
+            let space = self.space(process);
+            if !self.reopen(id, &space, need.vm_start) || self.fill_at(id, need.offset).is_err() {
+                self.store.maps().ask_again(id.index, need.offset);
+            }
         }
     }
 
@@ -251,18 +266,21 @@ impl Worker {
         for (key, place) in files {
             if let Some(mapping) = paths.iter().find(|mapping| mapping.start == place.start) {
                 let is_program = program.as_deref() == Some(mapping.path.as_str());
-                self.add(key, &dir, mapping, is_program);
+                self.add(key, &dir, mapping, place.local, is_program);
             }
         }
     }
 
     /// Publishes a file, without any window.
-    fn add(&mut self, key: FileKey, dir: &OwnedFd, mapping: &Mapping, is_program: bool) {
+    fn add(&mut self, key: FileKey, dir: &OwnedFd, mapping: &Mapping, local: bool, is_program: bool) {
         if self.store.find(key).is_some() {
             return;
         }
-        let Some(opened) = open_mapped(dir, mapping) else { return };
-        let Some(table) = readable(&opened.1).and_then(|file| Table::open(file).ok()) else {
+        let Some(opened) = open_mapped(dir, mapping) else {
+            self.denied(key, dir);
+            return;
+        };
+        let Some(table) = self.table(&opened.1, local) else {
             self.has_none(key);
             return;
         };
@@ -272,10 +290,36 @@ impl Worker {
         let published = self.store.publish(key, extent, now);
         self.store.maps().announce(None);
         if let Ok(id) = published {
-            if let Ok(file) = table.source().try_clone() {
+            // What may never answer would keep all others waiting.
+            if let Some(file) = table.source().try_clone().ok().filter(|_| local) {
                 self.filler.add(id, file);
             }
-            self.keep(id, table);
+            self.keep(id, table, local);
+        }
+    }
+
+    /// Reads the headers of a file. A file system that may never answer gets a little time.
+    fn table(&mut self, path: &OwnedFd, local: bool) -> Option<Table<File>> {
+        if local {
+            return open_table(path);
+        }
+        let path = path.try_clone().ok()?;
+        self.aside.run(PATIENCE, move || open_table(&path)).flatten()
+    }
+
+    /// A file that we may not open, though its process lives: if that goes on, its frames are found by frame pointers.
+    fn denied(&mut self, key: FileKey, dir: &OwnedFd) {
+        if rustix::fs::statat(dir, "maps", AtFlags::empty()).is_err() {
+            return;
+        }
+        if self.denied.len() >= MAX_NONE {
+            self.denied.clear();
+        }
+        let times = self.denied.entry(key).or_default();
+        *times += 1;
+        if *times >= DENIED {
+            self.denied.remove(&key);
+            self.has_none(key);
         }
     }
 
@@ -289,28 +333,27 @@ impl Worker {
         }
     }
 
-    fn keep(&mut self, id: FileId, table: Table<File>) {
+    fn keep(&mut self, id: FileId, table: Table<File>, local: bool) {
         if self.open.len() >= MAX_OPEN
             && let Some(oldest) = self.open.values().min_by_key(|open| open.used).map(|open| open.id.index)
         {
             self.open.remove(&oldest);
         }
-        self.open.insert(id.index, Open { id, table, used: Instant::now() });
+        self.open.insert(id.index, Open { id, table, local, used: Instant::now() });
     }
 
     /// Opens a file again that was closed, if it is still the one; true if it is open.
-    fn reopen(&mut self, id: FileId, process: ProcessKey, start: u64) -> bool {
+    pub(super) fn reopen(&mut self, id: FileId, space: &Space, start: u64) -> bool {
         if self.open.get(&id.index).is_some_and(|open| open.id == id) {
             return true;
         }
         let Some(key) = self.store.key(id) else { return false };
-        let space = self.space(process);
-        let is_there = space.places.iter().any(|place| place.start == start && place.kind == Kind::File(key));
+        let place = space.places.iter().find(|place| place.start == start && place.kind == Kind::File(key));
         let mapping = space.paths().into_iter().find(|mapping| mapping.start == start);
-        let opened =
-            space.dir.as_ref().zip(mapping.filter(|_| is_there)).and_then(|(dir, mapping)| open_mapped(dir, &mapping));
-        match opened.and_then(|(_, path)| readable(&path)).and_then(|file| Table::open(file).ok()) {
-            Some(table) => self.keep(id, table),
+        let (Some(place), Some(mapping), Some(dir)) = (place, mapping, &space.dir) else { return false };
+        let Some((_, path)) = open_mapped(dir, &mapping) else { return false };
+        match self.table(&path, place.local) {
+            Some(table) => self.keep(id, table, place.local),
             None => return false,
         }
         true
@@ -326,11 +369,34 @@ impl Worker {
     }
 
     fn fill(&mut self, id: FileId, number: u32) -> Result<(), Refused> {
-        let Some(open) = self.open.get_mut(&id.index).filter(|open| open.id == id) else { return Err(Refused::Gone) };
-        open.used = Instant::now();
-        let window = open.table.window(number, &mut self.rules);
+        let open = self.open.remove(&id.index).filter(|open| open.id == id).ok_or(Refused::Gone)?;
+        let window = match open.local {
+            true => self.make(open, number),
+            false => self.make_aside(open, number).ok_or(Refused::Gone)?,
+        };
         let now = self.now();
         self.store.fill(id, number, &window, &self.rules, now)
+    }
+
+    fn make(&mut self, mut open: Open, number: u32) -> Window {
+        let window = open.table.window(number, &mut self.rules);
+        self.open.insert(open.id.index, Open { used: Instant::now(), ..open });
+        window
+    }
+
+    fn make_aside(&mut self, open: Open, number: u32) -> Option<Window> {
+        let Open { id, mut table, .. } = open;
+        let made = self.aside.run(PATIENCE, move || {
+            let mut rules = Rules::default();
+            let window = table.window(number, &mut rules);
+            (table, window, rules)
+        });
+        let (table, mut window, rules) = made?;
+        self.keep(id, table, false);
+        let mut new = 0;
+        let rules = rules.packed().iter().map(|&packed| self.rules.index(Rule::unpack(packed), &mut new)).collect();
+        renumber(&mut window, &rules);
+        Some(window)
     }
 
     /// A window that the filler has made.
@@ -343,11 +409,7 @@ impl Worker {
         for rule in rules {
             numbers.ours.push(self.rules.index(rule, &mut numbers.new));
         }
-        for row in &mut window.rows {
-            // Every row's rule came with it or before.
-            let rule = numbers.ours.get(usize::from(row.rule())).copied().unwrap_or_default();
-            *row = Row::new(row.pc(), rule);
-        }
+        renumber(&mut window, &numbers.ours);
         let now = self.now();
         let refused = self.store.fill(id, number, &window, &self.rules, now).is_err();
         if refused {
@@ -371,13 +433,22 @@ impl Worker {
         let (extent, now) = (table.extent(), self.now());
         self.store.maps().announce(Some(Next::Vdso));
         let Ok(id) = self.store.publish(FileKey::default(), extent, now) else { return };
-        self.keep(id, table);
+        self.keep(id, table, true);
         (0..extent.windows()).for_each(|window| drop(self.fill(id, window)));
         self.close_if_whole(id);
     }
 }
 
-/// The contents behind an O_PATH descriptor.
-fn readable(path: &OwnedFd) -> Option<File> {
-    File::open(format!("/proc/self/fd/{}", path.as_fd().as_raw_fd())).ok()
+/// Gives the rules of rows our numbers.
+fn renumber(window: &mut Window, ours: &Vec<u16>) {
+    for row in &mut window.rows {
+        // Every row's rule came with it or before.
+        *row = Row::new(row.pc(), ours.get(usize::from(row.rule())).copied().unwrap_or_default());
+    }
+}
+
+/// Opens what is behind an O_PATH descriptor.
+fn open_table(path: &OwnedFd) -> Option<Table<File>> {
+    let file = File::open(format!("/proc/self/fd/{}", path.as_fd().as_raw_fd())).ok()?;
+    Table::open(file).ok()
 }
