@@ -1,9 +1,10 @@
 //! The arrays that hold tables, as the kernel side reads them.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
@@ -15,8 +16,11 @@ use crate::collect::modules::TabledFile;
 use crate::collect::taken::Tag;
 use crate::collect::unwind::{FileEntry, FileId, FileKey, Maps, PageEntry, Row, Rule, shape};
 
-/// Chunks that are added at once: each addition takes a grace period, whatever it adds.
+/// Chunks that are added at once.
 const CHUNKS_AT_ONCE: u32 = 4;
+/// For how long, and how often, one looks whether they are there.
+const BETWEEN_LOOKS: Duration = Duration::from_micros(100);
+const MOST_LOOKS: u32 = 20_000;
 
 /// Bytes of a value of an array; 16 words, one cache line.
 const VALUE_BYTES: u32 = 64;
@@ -46,8 +50,7 @@ pub enum Next {
 
 struct Chunk {
     rows: Shared,
-    /// Open, so that it stays ours.
-    _map: MapHandle,
+    map: MapHandle,
 }
 
 impl TableMaps {
@@ -109,21 +112,39 @@ impl TableMaps {
         let first = self.chunks.len() as u32;
         let indices: Vec<u32> = (first..shape::CHUNKS.min(first + count)).collect();
         let chunks = indices.iter().map(|_| Chunk::new()).collect::<Result<Vec<_>, _>>()?;
-        let keys: Vec<u8> = indices.iter().flat_map(|index| index.to_ne_bytes()).collect();
-        let descriptors: Vec<u8> =
-            chunks.iter().flat_map(|chunk| chunk._map.as_fd().as_raw_fd().to_ne_bytes()).collect();
-        if indices.is_empty() {
-            return Ok(());
-        }
-        let together = self.rows.update_batch(&keys, &descriptors, indices.len() as u32, MapFlags::ANY, MapFlags::ANY);
-        if together.is_err() {
-            // Kernels before 5.14 take them one at a time.
-            for (key, descriptor) in keys.chunks_exact(4).zip(descriptors.chunks_exact(4)) {
-                self.rows.update(key, descriptor, MapFlags::ANY)?;
-            }
-        }
+        let numbered = indices.iter().zip(&chunks);
+        let pairs = numbered.map(|(&index, chunk)| Ok((index, chunk.map.as_fd().try_clone_to_owned()?)));
+        let pairs = pairs.collect::<io::Result<Vec<_>>>()?;
+        let rows = MapHandle::try_from(&self.rows)?;
+        // An update is in force at once, but the kernel then waits for a grace period: more than a second on a machine that has
+        // more to run than CPUs. So another thread waits.
+        std::thread::Builder::new().name("sberf-chunks".into()).spawn(move || put(&rows, &pairs))?;
+        self.wait_for(&indices)?;
         self.chunks.extend(chunks);
         Ok(())
+    }
+
+    fn wait_for(&self, indices: &[u32]) -> Result<(), libbpf_rs::Error> {
+        let there = |index: &u32| matches!(self.rows.lookup(&index.to_ne_bytes(), MapFlags::ANY), Ok(Some(_)));
+        for _ in 0..MOST_LOOKS {
+            if indices.iter().all(there) {
+                return Ok(());
+            }
+            std::thread::sleep(BETWEEN_LOOKS);
+        }
+        Err(io::Error::from(io::ErrorKind::TimedOut).into())
+    }
+}
+
+/// Puts chunks into the map of them, by index.
+fn put(rows: &MapHandle, pairs: &[(u32, OwnedFd)]) {
+    let keys: Vec<u8> = pairs.iter().flat_map(|(index, _)| index.to_ne_bytes()).collect();
+    let chunks: Vec<u8> = pairs.iter().flat_map(|(_, chunk)| chunk.as_raw_fd().to_ne_bytes()).collect();
+    if rows.update_batch(&keys, &chunks, pairs.len() as u32, MapFlags::ANY, MapFlags::ANY).is_err() {
+        // Kernels before 5.14 take them one at a time. Whoever waits for them sees which are there.
+        for (key, chunk) in keys.chunks_exact(4).zip(chunks.chunks_exact(4)) {
+            let _ = rows.update(key, chunk, MapFlags::ANY);
+        }
     }
 }
 
@@ -184,7 +205,7 @@ impl Chunk {
         let bytes = 4 * shape::CHUNK_ROWS;
         let values = bytes / VALUE_BYTES;
         let map = MapHandle::create(MapType::Array, Some("unwind_chunk"), 4, VALUE_BYTES, values, &options)?;
-        Ok(Chunk { rows: Shared::new(&map.as_fd(), bytes as usize)?, _map: map })
+        Ok(Chunk { rows: Shared::new(&map.as_fd(), bytes as usize)?, map })
     }
 }
 
