@@ -259,7 +259,7 @@ const LOOKS_PER_S: u32 = 50_000;
 /// Stacks whose tables are missing that are sent along per CPU and 100 ms, each 64 KiB: some 200 a second on the whole machine.
 fn snapshots_per_period() -> u32 {
     let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u32);
-    (20 / cpus).clamp(1, 6)
+    (24 / cpus).clamp(1, 10)
 }
 
 /// (periods per second, walks in one): short periods spread the walks, so that a burst does not take them all.

@@ -126,13 +126,10 @@ impl Worker {
         self.aside.run(PATIENCE, move || read_up_to(&memory, address, bytes))
     }
 
-    /// What a file says of an offset; its window is made if it was not.
+    /// What a file says of an offset. If its window is not filled, that one rule is found, and the window made later.
     fn rule(&mut self, space: &Space, start: u64, key: FileKey, offset: u64) -> Option<Rule> {
         let Some(id) = self.file(key) else { return self.is_none(key).then_some(Rule::NONE) };
-        self.filled(id, offset).or_else(|| {
-            self.reopen(id, space, start).then(|| self.fill_at(id, offset).ok())??;
-            self.filled(id, offset)
-        })
+        self.filled(id, offset).or_else(|| self.reopen(id, space, start).then(|| self.ask(id, offset))?)
     }
 
     fn word(&mut self, space: &Space, frame: &Frame) -> Word {

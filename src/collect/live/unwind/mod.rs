@@ -73,7 +73,7 @@ impl Unwinder {
         let tables = TableMaps::new(maps, tell.clone())?;
         let made = Arc::clone(&wake);
         let wiring = Wiring {
-            filler: Filler::start(tables.reader(), move || wake_up(&made))?,
+            filler: Filler::start(tables.reader().clone(), move || wake_up(&made))?,
             tables,
             needs: Ring::new(&maps.unwind_needs)?,
             snapshots: Ring::new(&maps.unwind_snapshots)?,

@@ -79,8 +79,8 @@ impl TableMaps {
     }
 
     /// For others to see what is filled.
-    pub fn reader(&self) -> Reader {
-        self.reader.clone()
+    pub fn reader(&self) -> &Reader {
+        &self.reader
     }
 
     /// The rule at an offset of a file, as the kernel side finds it. `None`: its window is not filled.

@@ -78,6 +78,31 @@ struct Open {
     used: Instant,
 }
 
+/// Windows that are to be filled, each once, the newest first.
+#[derive(Default)]
+struct Wanted {
+    order: Vec<(FileId, u32)>,
+    there: FxHashSet<(FileId, u32)>,
+}
+
+impl Wanted {
+    fn add(&mut self, window: (FileId, u32)) {
+        if self.there.insert(window) {
+            self.order.push(window);
+        }
+    }
+
+    fn take(&mut self) -> Option<(FileId, u32)> {
+        let window = self.order.pop()?;
+        self.there.remove(&window);
+        Some(window)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+}
+
 /// How the rules of a file that the filler makes are numbered here.
 struct Numbers {
     id: FileId,
@@ -105,6 +130,8 @@ pub struct Worker {
     pub(super) aside: Aside,
     /// What stacks have missed. Each is asked for once, so there are not more than windows and files.
     needed: Vec<unwind_need>,
+    /// Windows that stacks led through which we walked.
+    wanted: Wanted,
     /// Stacks that wait to be walked.
     unfinished: VecDeque<Snapshot>,
     filler: Filler,
@@ -134,6 +161,7 @@ impl Worker {
             denied: FxHashMap::default(),
             aside: Aside::default(),
             needed: Vec::new(),
+            wanted: Wanted::default(),
             unfinished: VecDeque::new(),
             filler: wiring.filler,
             numbers: FxHashMap::default(),
@@ -160,7 +188,8 @@ impl Worker {
 
     /// Waits for something to do.
     fn wait(&self) {
-        let idle = self.needed.is_empty() && self.unfinished.is_empty() && self.wished.is_empty();
+        let idle = [self.needed.is_empty(), self.wanted.is_empty(), self.unfinished.is_empty(), self.wished.is_empty()];
+        let idle = idle == [true; 4];
         let timeout = match (idle, self.budget.allows()) {
             (true, _) => None,
             (false, true) => Some(Duration::ZERO),
@@ -192,6 +221,9 @@ impl Worker {
         }
         if let Some(snapshot) = self.unfinished.pop_front() {
             self.finish(&snapshot);
+        } else if let Some((id, window)) = self.wanted.take() {
+            // That it is gone, or that there is no room, shows when it is missed again.
+            let _ = if self.is_missing(id, window) { self.fill(id, window) } else { Ok(()) };
         } else if let Some(process) = self.wished.pop_front() {
             self.meet(process);
         }
@@ -359,6 +391,21 @@ impl Worker {
         true
     }
 
+    /// What the file itself says of an offset; its window is wanted from now on.
+    pub(super) fn ask(&mut self, id: FileId, offset: u64) -> Option<Rule> {
+        let open = self.open.get_mut(&id.index).filter(|open| open.id == id)?;
+        if !open.local {
+            self.fill_at(id, offset).ok()?;
+            return self.filled(id, offset);
+        }
+        open.used = Instant::now();
+        let window = open.table.extent().window_of(offset);
+        if let Some(window) = window {
+            self.wanted.add((id, window));
+        }
+        Some(open.table.rule(offset))
+    }
+
     /// Fills the window around an offset.
     pub(super) fn fill_at(&mut self, id: FileId, offset: u64) -> Result<(), Refused> {
         if !self.budget.allows() {
@@ -376,6 +423,11 @@ impl Worker {
         };
         let now = self.now();
         self.store.fill(id, number, &window, &self.rules, now)
+    }
+
+    fn is_missing(&mut self, id: FileId, window: u32) -> bool {
+        let offset = self.open.get(&id.index).map(|open| open.table.extent().offsets(window).start);
+        offset.is_some_and(|offset| self.store.maps().reader().is_missing(id, offset))
     }
 
     fn make(&mut self, mut open: Open, number: u32) -> Window {
