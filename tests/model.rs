@@ -2,6 +2,8 @@
 
 #[path = "model/odd.rs"]
 mod odd;
+#[path = "model/past.rs"]
+mod past;
 
 use std::time::Duration;
 
@@ -9,7 +11,7 @@ use proptest::prelude::*;
 use sberf::collect::invented::{Invented, Invention};
 use sberf::model::folded::{self, FoldedLens};
 use sberf::model::{CallTree, Latency, Limits, Merge, Model, Scope, TreeLens, TreeQuery, Window, json};
-use sberf::tick::{Lens, ProcessKey, State, StateNs, Tick};
+use sberf::tick::{Batch, Lens, ProcessKey, State, StateNs, Tick};
 
 use sberf::collect::Source;
 
@@ -22,6 +24,11 @@ fn watch(options: Invention, ticks: usize) -> Model {
 
 fn lively() -> Invention {
     Invention { cpus: 4, nodes: 2, hostile: true, sleepers: 30, sleeper_threads: 2, ..Invention::default() }
+}
+
+/// The same, with less of it.
+fn small() -> Invention {
+    Invention { sleepers: 4, ..lively() }
 }
 
 const LENSES: [TreeLens; 3] = [TreeLens::OnCpu, TreeLens::Blocked, TreeLens::All];
@@ -230,11 +237,11 @@ fn look_at_everything(model: &Model) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
     fn odd_ticks_are_survived(ticks in prop::collection::vec(odd::tick(), 1..6), bytes in 0usize..20_000) {
-        let limits = Limits { history_bytes: bytes, stacks_bytes: bytes, keep_exited: Duration::from_secs(1) };
+        let limits = Limits { history_bytes: bytes, stacks_bytes: bytes, keep_exited: Duration::from_secs(1), look_back: true };
         let mut model = Model::new(Default::default(), limits);
         for tick in ticks {
             let told: Tick = tick;
@@ -245,4 +252,117 @@ proptest! {
         }
         look_at_everything(&model);
     }
+
+    #[test]
+    fn odd_ticks_are_shown_again_as_they_were(ticks in prop::collection::vec(odd::tick(), 1..12), bytes in 2_000usize..60_000) {
+        let limits = Limits { history_bytes: bytes, keep_exited: Duration::from_secs(1), ..Limits::default() };
+        let mut model = Model::new(Default::default(), limits);
+        let mut accounts = vec![String::new()];
+        for tick in ticks {
+            model.apply(tick);
+            accounts.push(past::account(&model, false));
+        }
+        let kept = model.kept().expect("there is a tick");
+        for at in kept.clone().rev() {
+            prop_assert!(model.look_at(at));
+            let wrong = past::difference(&accounts[at as usize], &past::account(&model, false));
+            prop_assert!(wrong.is_none(), "tick {at} of {kept:?}: {}", wrong.unwrap_or_default());
+        }
+        prop_assert!(!model.look_at(kept.start() - 1), "what is not kept is not shown");
+        prop_assert_eq!(model.ticks(), *kept.end(), "but the newest is");
+    }
+}
+
+#[test]
+fn every_past_tick_is_shown_as_it_was() {
+    for (options, bytes) in [(small(), 32 << 20), (Invention { seed: 5, ..small() }, 1200 << 10)] {
+        let mut source = Invented::new(options);
+        let limits = Limits { history_bytes: bytes, keep_exited: Duration::from_secs(4), ..Limits::default() };
+        let mut model = Model::new(source.session(), limits);
+        let mut accounts = vec![String::new()];
+        for _ in 0..75 {
+            model.apply(source.tick());
+            accounts.push(past::account(&model, true));
+        }
+        let kept = model.kept().expect("there is a tick");
+        assert!(kept.clone().count() > 30, "{kept:?}");
+        assert_eq!(kept.contains(&1), bytes > 2 << 20, "{kept:?}");
+        // Back, forward, and to and fro.
+        let (first, last) = (*kept.start(), *kept.end());
+        // The window of ten seconds reaches back into what is not kept.
+        let first = if first == 1 { 1 } else { first + 10 };
+        let jumps = [first, last - 1, (first + 33).min(last), last - 7, first + 1, first, last];
+        let steps = (first..=last).rev().step_by(3).chain((first..=last).step_by(7)).chain(jumps);
+        for at in steps {
+            assert!(model.look_at(at), "{at} of {kept:?}");
+            assert_eq!((model.is_past(), model.ticks()), (at != last, at));
+            if let Some(wrong) = past::difference(&accounts[at as usize], &past::account(&model, true)) {
+                panic!("tick {at} of {kept:?}: {wrong}");
+            }
+        }
+        model.look_at(first + 5);
+        model.apply(source.tick());
+        assert!(!model.is_past(), "a new tick is the newest");
+        assert_eq!(model.ticks(), last + 1);
+    }
+}
+
+#[test]
+fn what_is_saved_says_the_same_when_it_is_read() {
+    let mut source = Invented::new(small());
+    let mut model = Model::new(source.session(), Limits::default());
+    let mut accounts = vec![String::new()];
+    for _ in 0..45 {
+        model.apply(source.tick());
+        accounts.push(past::account(&model, true));
+    }
+    model.look_at(20);
+    let saved = model.saved().expect("ticks");
+    assert_eq!(saved.ticks(), 45, "all that is kept, whichever is looked at");
+    let mut read = Model::new(saved.session().clone(), Limits::default());
+    for batch in saved {
+        match batch {
+            Batch::Names(names) => read.learn(*names),
+            Batch::Tick(tick) => {
+                read.apply(*tick);
+                let wrong = past::difference(&accounts[read.ticks() as usize], &past::account(&read, true));
+                assert!(wrong.is_none(), "tick {}: {}", read.ticks(), wrong.unwrap_or_default());
+            }
+        }
+    }
+    assert_eq!(read.ticks(), 45);
+}
+
+#[test]
+fn what_is_saved_begins_with_all_that_is_known_by_then() {
+    let mut source = Invented::new(lively());
+    let limits = Limits { history_bytes: 1 << 20, ..Limits::default() };
+    let mut model = Model::new(source.session(), limits);
+    let mut told = Vec::new();
+    for _ in 0..90 {
+        let tick = source.tick();
+        model.apply(tick.clone());
+        told.push(tick);
+    }
+    let first = *model.kept().expect("ticks").start();
+    assert!(first > 10, "{first}");
+    let ticks = model.saved().expect("ticks").filter_map(|batch| match batch {
+        Batch::Tick(tick) => Some(*tick),
+        Batch::Names(_) => None,
+    });
+    let ticks: Vec<Tick> = ticks.collect();
+    assert_eq!(ticks.len() as u64, 91 - first);
+    for (saved, told) in ticks.iter().zip(&told[first as usize - 1..]) {
+        let sorted = |tick: &Tick| {
+            let mut tick = tick.clone();
+            tick.names = Default::default();
+            tick.processes.clear();
+            tick.threads.sort_by_key(|thread| thread.key);
+            tick.stacks.sort_by_cached_key(|stack| format!("{stack:?}"));
+            tick
+        };
+        assert_eq!(sorted(saved), sorted(told));
+    }
+    let known: std::collections::HashSet<_> = ticks[0].processes.iter().map(|facts| facts.key).collect();
+    assert!(ticks[0].threads.iter().all(|thread| known.contains(&thread.process)), "nobody is without a name");
 }

@@ -51,6 +51,19 @@ fn apply_tick(bencher: Bencher, threads: u32) {
     bencher.counter(ItemsCount::new(threads)).with_inputs(next).bench_local_values(|tick| model.apply(tick));
 }
 
+/// One step back in time, by number of threads: the second before is rebuilt.
+#[divan::bench(args = [100, 5_000], sample_count = 100, sample_size = 1)]
+fn look_back(bencher: Bencher, threads: u32) {
+    const TICKS: u64 = 200;
+    let mut model = model((0..TICKS).map(|number| inputs::tick(number, threads)));
+    let kept = model.kept().expect("there are ticks");
+    let mut at = *kept.end();
+    bencher.bench_local(|| {
+        at = if at == *kept.start() { *kept.end() } else { at } - 1;
+        assert!(model.look_at(at));
+    });
+}
+
 /// Stacks merged to a tree: once per tick, for what is looked at.
 #[divan::bench(args = [NODES])]
 fn build_tree(bencher: Bencher, nodes: u32) {

@@ -1,8 +1,11 @@
 //! Taking in a tick: entities are found or made, their sums renewed, the ring moved on.
 
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::archive::{Recorder, Tail, is_quiet, quiet};
 use super::entity::{Exit, IoTotals, Process, Samples, Thread, Totals};
 use super::group::{StackSums, add_stack};
-use super::history::{HistoryTick, LensCode, ON_CPU, StackEntry, blocked_code};
+use super::history::{Block, HistoryTick, LensCode, ON_CPU, StackEntry, blocked_code};
 use super::table::Slot;
 use super::track::Track;
 use super::{EVENTS_KEPT, Model, SLOW_KEPT};
@@ -19,9 +22,9 @@ pub(super) struct ProcessEntry {
     /// By its name.
     pub group: u32,
     /// The last tick in which a thread of it lived.
-    seen: u64,
+    pub seen: u64,
     /// Whether its facts have arrived; until then its name is that of a thread.
-    has_facts: bool,
+    pub has_facts: bool,
     /// Its threads, in no order.
     pub threads: Vec<Slot>,
     pub track: Track,
@@ -32,24 +35,71 @@ pub(super) struct ProcessEntry {
 /// A thread and what belongs to it.
 pub(super) struct ThreadEntry {
     pub thread: Thread,
-    process: Slot,
+    pub process: Slot,
     /// The last tick in which it lived.
-    seen: u64,
+    pub seen: u64,
+    /// It did nothing in that tick but go on sleeping, and is not in its record.
+    pub quiet: bool,
     pub track: Track,
 }
 
+impl ProcessEntry {
+    /// Of a process of which nothing else is known.
+    pub fn of(process: Process) -> Self {
+        ProcessEntry {
+            process,
+            serial: 0,
+            group: 0,
+            seen: 0,
+            has_facts: false,
+            threads: Vec::new(),
+            track: Track::new(0, 0),
+            stacks: StackSums::default(),
+        }
+    }
+}
+
 impl Model {
-    /// Takes in a tick.
-    pub fn apply(&mut self, tick: Tick) {
-        self.learn(tick.names);
+    /// Takes in a tick. If a past one was looked at, that is over.
+    pub fn apply(&mut self, mut tick: Tick) {
+        self.look_live();
+        self.learn(std::mem::take(&mut tick.names));
+        self.begin_record(&tick);
+        let losses = tick.losses.iter().fold(0, |sum: u64, (_, count)| sum.saturating_add(*count));
+        let mut stacks = Vec::new();
+        self.take_in(tick, None, |model, weights| stacks = model.stacks(weights));
+        self.push_history(losses, &mut stacks);
+        self.end_record();
+        self.expire();
+        self.stay_bounded();
+    }
+
+    /// Takes in a tick again, in a model as it was before it: of its threads only those that are loud, see [`Record`].
+    pub(super) fn take_in_again(&mut self, tick: Tick, tail: Tail, stacks: &Block) {
+        let Tail { gone, strangers, .. } = tail;
+        self.take_in(tick, Some(&gone), |model, _| {
+            strangers.into_iter().for_each(|key| {
+                model.process_slot(key);
+            });
+            model.sample_again(stacks);
+        });
+        self.expire();
+    }
+
+    /// All of a tick but its names. With `gone`, threads that it does not tell of go on sleeping, but for those. `weigh`
+    /// adds its stacks.
+    fn take_in(&mut self, tick: Tick, gone: Option<&[ThreadKey]>, weigh: impl FnOnce(&mut Self, &[StackWeight])) {
         self.ticks += 1;
         self.span = tick.span;
         self.observed_ns = self.observed_ns.saturating_add(tick.span.len_ns());
         self.begin();
         tick.processes.into_iter().for_each(|facts| self.facts(facts));
         tick.threads.into_iter().for_each(|thread| self.thread_tick(thread));
+        if let Some(gone) = gone {
+            self.sleep_on(gone);
+        }
         tick.io.iter().for_each(|io| self.io(io));
-        let mut stacks = self.stacks(&tick.stacks);
+        weigh(self, &tick.stacks);
         self.end_threads();
         self.end_processes();
         self.end_groups();
@@ -59,9 +109,29 @@ impl Model {
         (self.host, self.cost) = (tick.host, tick.cost);
         (self.cpus, self.nodes, self.disks) = (tick.cpus, tick.nodes, tick.disks);
         self.devices.add(&self.cpus, &self.disks);
-        self.push_history(&tick.losses, &mut stacks);
-        self.expire();
-        self.stay_bounded();
+        for (loss, count) in tick.losses {
+            self.lose(loss, count);
+        }
+    }
+
+    /// Begins the record of a tick for the archive, and a segment if one is due.
+    fn begin_record(&mut self, tick: &Tick) {
+        if !self.limits.look_back {
+            return;
+        }
+        if self.archive.is_due() {
+            let mut archive = std::mem::take(&mut self.archive);
+            self.history.charge(archive.begin(self.ticks + 1, &self.keyframe()));
+            self.archive = archive;
+        }
+        self.recorder = Some(Recorder::begin(tick));
+    }
+
+    fn end_record(&mut self) {
+        let Some(recorder) = self.recorder.take() else { return };
+        let (before, after) = self.archive.push(recorder.finish(), self.limits.history_bytes / 16);
+        self.history.refund(before);
+        self.history.charge(after);
     }
 
     /// Takes in names that came between ticks.
@@ -69,6 +139,7 @@ impl Model {
         if names.is_empty() {
             return;
         }
+        self.look_live();
         let changed: Vec<FrameId> = self.names.learn(names);
         changed.into_iter().for_each(|frame| self.labels.update(frame, &self.names));
         self.names_version += 1;
@@ -100,14 +171,10 @@ impl Model {
         }
         let facts = ProcessFacts { key, ..ProcessFacts::default() };
         let entry = ProcessEntry {
-            process: Process { key, facts, ..Process::default() },
             serial: self.next_serial,
             group: self.groups.of("", false, self.ticks, self.span),
-            seen: 0,
-            has_facts: false,
-            threads: Vec::new(),
             track: Track::new(self.ticks, self.span.start_ns),
-            stacks: StackSums::default(),
+            ..ProcessEntry::of(Process { key, facts, ..Process::default() })
         };
         self.next_serial = self.next_serial.wrapping_add(1);
         self.processes.insert(key, entry)
@@ -115,7 +182,11 @@ impl Model {
 
     fn thread_tick(&mut self, tick: ThreadTick) {
         let slot = self.thread_slot(&tick);
+        let (span_ns, nodes) = (self.span.len_ns(), self.node_times());
         let Some(entry) = self.threads.at_mut(slot) else { return };
+        if let Some(recorder) = &mut self.recorder {
+            entry.record(recorder, &tick, self.ticks, span_ns, nodes);
+        }
         if entry.seen != self.ticks {
             entry.seen = self.ticks;
             entry.thread.tick.clear();
@@ -135,6 +206,28 @@ impl Model {
         entry.thread.update(tick, self.span.end_ns);
     }
 
+    /// Every thread that lives and was not told of in this tick goes on sleeping, but for those that are gone.
+    fn sleep_on(&mut self, gone: &[ThreadKey]) {
+        let (now, span_ns, nodes) = (self.ticks, self.span.len_ns(), self.node_times());
+        let gone: FxHashSet<ThreadKey> = gone.iter().copied().collect();
+        for entry in self.threads.iter_mut() {
+            let thread = &mut entry.thread;
+            let Some(state) = thread.now.filter(|_| entry.seen != now && !gone.contains(&thread.key)) else { continue };
+            entry.seen = now;
+            thread.tick.clear();
+            thread.tick.ns[state] = span_ns;
+            thread.tick.node_ns.resize(nodes, 0);
+            if let Some(process) = self.processes.at_mut(entry.process) {
+                process.seen = now;
+                process.process.threads += 1;
+                let ns = &mut process.process.tick.ns[state];
+                *ns = ns.saturating_add(span_ns);
+                let node_ns = &mut process.process.tick.node_ns;
+                node_ns.resize(node_ns.len().max(nodes), 0);
+            }
+        }
+    }
+
     /// Where a thread is, with its process made sure of.
     fn thread_slot(&mut self, tick: &ThreadTick) -> Slot {
         // Threads come in the same order tick after tick: look there before asking the index.
@@ -150,7 +243,7 @@ impl Model {
         let process = self.process_slot(tick.process);
         let thread = Thread { key: tick.key, process: tick.process, ..Thread::default() };
         let track = Track::new(self.ticks, self.span.start_ns);
-        let slot = self.threads.insert(tick.key, ThreadEntry { thread, process, seen: 0, track });
+        let slot = self.threads.insert(tick.key, ThreadEntry { thread, process, seen: 0, quiet: false, track });
         if let Some(process) = self.processes.at_mut(process) {
             process.threads.push(slot);
         }
@@ -167,12 +260,17 @@ impl Model {
     /// Adds stack weights to their processes and groups; returns them as the ring wants them.
     fn stacks(&mut self, weights: &[StackWeight]) -> Vec<StackEntry> {
         let mut entries = Vec::with_capacity(weights.len());
-        let mut last = None;
+        let (mut last, mut strangers) = (None, Vec::new());
         for weight in weights {
             // Weights of one process mostly come together.
             let slot = match last {
                 Some((process, slot)) if process == weight.process => slot,
-                _ => self.process_slot(weight.process),
+                _ => {
+                    let serial = self.next_serial;
+                    let slot = self.process_slot(weight.process);
+                    strangers.extend((serial != self.next_serial).then_some(weight.process));
+                    slot
+                }
             };
             last = Some((weight.process, slot));
             let Some(entry) = self.processes.at_mut(slot) else { continue };
@@ -189,7 +287,27 @@ impl Model {
             let StackWeight { stack, weight, count, .. } = *weight;
             entries.push(StackEntry { group: entry.group, serial: entry.serial, lens, stack, weight, count });
         }
+        if let Some(recorder) = &mut self.recorder {
+            recorder.strangers(strangers);
+        }
         entries
+    }
+
+    /// Adds the samples of a tick that is taken in again to their processes.
+    fn sample_again(&mut self, stacks: &Block) {
+        let mut samples: FxHashMap<u32, Samples> = FxHashMap::default();
+        let names = &self.names;
+        stacks.each(|stack| {
+            if stack.lens == ON_CPU {
+                let complete = if names.is_complete(stack.stack) { stack.weight } else { 0 };
+                samples.entry(stack.serial).or_default().add(Samples { all: stack.weight, complete });
+            }
+        });
+        for entry in self.processes.iter_mut() {
+            if let Some(samples) = samples.get(&entry.serial) {
+                entry.process.add_samples(*samples);
+            }
+        }
     }
 
     /// Adds the tick of every thread to what came before. Who was not in it is gone.
@@ -198,6 +316,9 @@ impl Model {
         for entry in self.threads.iter_mut() {
             let thread = &mut entry.thread;
             if entry.seen != now {
+                if let Some(recorder) = self.recorder.as_mut().filter(|_| thread.now.is_some()) {
+                    recorder.gone(thread.key);
+                }
                 if entry.seen + 1 == now {
                     thread.tick.clear();
                 }
@@ -273,10 +394,7 @@ impl Model {
         self.slow.truncate(SLOW_KEPT);
     }
 
-    fn push_history(&mut self, losses: &[(Loss, u64)], stacks: &mut [StackEntry]) {
-        for &(loss, count) in losses {
-            self.lose(loss, count);
-        }
+    fn push_history(&mut self, losses: u64, stacks: &mut [StackEntry]) {
         let tick = HistoryTick {
             number: self.ticks,
             span: self.span,
@@ -284,7 +402,7 @@ impl Model {
             runq: self.machine.runq.clone(),
             cpus: self.cpus.clone(),
             disks: self.disks.clone(),
-            losses: losses.iter().fold(0, |sum: u64, (_, count)| sum.saturating_add(*count)),
+            losses,
         };
         self.history.push(tick, stacks);
     }
@@ -331,6 +449,20 @@ impl Model {
         threads.into_iter().for_each(|key| self.remove_thread(key));
         if let Some(entry) = self.processes.remove(key) {
             self.history.refund(entry.track.bytes());
+        }
+    }
+}
+
+impl ThreadEntry {
+    /// Adds what it did in a tick to the record of it, unless that goes without saying.
+    fn record(&mut self, recorder: &mut Recorder, tick: &ThreadTick, number: u64, span_ns: u64, nodes: usize) {
+        if self.seen == number && std::mem::take(&mut self.quiet) {
+            // Told twice: then nothing goes without saying.
+            recorder.loud(&quiet(&self.thread, span_ns, nodes));
+        }
+        self.quiet = self.seen + 1 == number && is_quiet(&self.thread, tick, span_ns, nodes);
+        if !self.quiet {
+            recorder.loud(tick);
         }
     }
 }

@@ -43,7 +43,12 @@ impl Model {
 
     /// Lets the oldest ticks go, from the ring and from every track. Returns how many.
     fn evict_ticks(&mut self) -> u64 {
-        let count = self.history.evict();
+        let wanted = self.history.sixteenth();
+        // A keyframe must come first, or what comes after could not be looked at.
+        let boundary = if self.limits.look_back { self.archive.boundary(wanted).unwrap_or(self.ticks) } else { wanted };
+        let count = self.history.evict(boundary);
+        let freed = self.archive.evict(boundary);
+        self.history.refund(freed);
         let oldest = self.history.oldest();
         let threads = self.threads.iter_mut().map(|entry| entry.track.evict(oldest));
         let processes = self.processes.iter_mut().map(|entry| entry.track.evict(oldest));

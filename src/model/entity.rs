@@ -1,9 +1,11 @@
 //! Processes and threads, and what they add up to.
 
+use serde::{Deserialize, Serialize};
+
 use crate::tick::{Hist, ProcessFacts, ProcessIo, ProcessKey, State, StateNs, ThreadKey, ThreadTick};
 
 /// Sums over a window, of a thread, a process or the machine. All of them saturate.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
     /// Time by state; sums to the wall time of the threads in it.
     pub ns: StateNs,
@@ -97,7 +99,7 @@ impl Totals {
 }
 
 /// Block I/O of a process over a window, by [`crate::tick::DiskOp`] in its order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IoTotals {
     /// Requests that completed.
     pub requests: [u64; 4],
@@ -146,7 +148,7 @@ impl IoTotals {
 }
 
 /// On-CPU samples, and how many of them had a complete user stack or need none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Samples {
     /// All.
     pub all: u64,
@@ -163,7 +165,7 @@ impl Samples {
 }
 
 /// The end of a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exit {
     /// CLOCK_MONOTONIC ns.
     pub at_ns: u64,

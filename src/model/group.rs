@@ -75,6 +75,21 @@ impl Groups {
         self.list.get_mut(group as usize)
     }
 
+    /// The same names under the same numbers, with these times since the start and nothing else known. `tick` and
+    /// `start_ns` are where their tracks begin.
+    pub fn resumed(&self, all: &[StateNs], tick: u64, start_ns: u64) -> Self {
+        let known = all.iter().copied().chain(std::iter::repeat(StateNs::default()));
+        let resumed = |(group, all): (&Group, StateNs)| Group {
+            name: Arc::clone(&group.name),
+            kernel: group.kernel,
+            tick: StateNs::default(),
+            all,
+            track: Track::resumed(tick, start_ns, all),
+            stacks: StackSums::default(),
+        };
+        Groups { list: self.list.iter().zip(known).map(resumed).collect(), index: self.index.clone() }
+    }
+
     /// In order of first sight.
     pub fn iter(&self) -> impl Iterator<Item = &Group> {
         self.list.iter()

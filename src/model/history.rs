@@ -1,6 +1,7 @@
 //! The past, tick by tick, within a bound: what the machine did, and which stacks weighed what.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::pack::{put, take};
 use super::window::{TickRange, Window, resolve};
@@ -73,8 +74,8 @@ impl StackEntry {
 
 /// The stack weights of one tick: sorted, packed. Most are of threads that slept all the time, so a weight that is a
 /// multiple of the interval is written as that multiple.
-#[derive(Default)]
-struct Block(Box<[u8]>);
+#[derive(Clone, Default)]
+pub(super) struct Block(Arc<[u8]>);
 
 impl Block {
     fn new(entries: &mut [StackEntry], span_ns: u64) -> Self {
@@ -100,7 +101,8 @@ impl Block {
         Block(out.into())
     }
 
-    fn each(&self, mut visit: impl FnMut(StackEntry)) {
+    /// Visits them, sorted.
+    pub fn each(&self, mut visit: impl FnMut(StackEntry)) {
         let mut bytes = &*self.0;
         let span_ns = take(&mut bytes);
         let mut group = 0;
@@ -121,19 +123,19 @@ impl Block {
     }
 }
 
-/// The ring of past ticks.
-#[derive(Default)]
+/// The ring of past ticks. A copy costs two pointers for each.
+#[derive(Clone, Default)]
 pub(super) struct History {
-    ticks: VecDeque<HistoryTick>,
+    ticks: VecDeque<Arc<HistoryTick>>,
     blocks: VecDeque<Block>,
-    /// Memory of all that is kept, tracks included.
+    /// Memory of all that is kept, tracks and archive included.
     bytes: usize,
     evicted: u64,
 }
 
 impl History {
     /// Past ticks, newest last.
-    pub fn ticks(&self) -> &VecDeque<HistoryTick> {
+    pub fn ticks(&self) -> &VecDeque<Arc<HistoryTick>> {
         &self.ticks
     }
 
@@ -142,7 +144,7 @@ impl History {
         self.evicted
     }
 
-    /// Memory of all that is kept, tracks included, about.
+    /// Memory of all that is kept, tracks and archive included, about.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -151,28 +153,48 @@ impl History {
     pub fn push(&mut self, tick: HistoryTick, stacks: &mut [StackEntry]) {
         let block = Block::new(stacks, tick.span.len_ns());
         self.bytes += tick.bytes() + block.0.len();
-        self.ticks.push_back(tick);
+        self.ticks.push_back(Arc::new(tick));
         self.blocks.push_back(block);
     }
 
-    /// Counts memory that tracks took.
+    /// Counts memory that tracks or the archive took.
     pub fn charge(&mut self, bytes: usize) {
         self.bytes += bytes;
     }
 
-    /// Counts memory that tracks gave back.
+    /// Counts memory that tracks or the archive gave back.
     pub fn refund(&mut self, bytes: usize) {
         self.bytes = self.bytes.saturating_sub(bytes);
     }
 
-    /// Lets a sixteenth of all ticks go, the oldest ones; the newest stays. Returns how many went.
-    pub fn evict(&mut self) -> u64 {
-        let count = self.ticks.len().div_ceil(16).min(self.ticks.len().saturating_sub(1));
+    /// A sixteenth of all ticks, the oldest ones, ends before this one.
+    pub fn sixteenth(&self) -> u64 {
+        self.oldest() + self.ticks.len().div_ceil(16) as u64
+    }
+
+    /// Lets the ticks before that one go; the newest stays. Returns how many went.
+    pub fn evict(&mut self, oldest: u64) -> u64 {
+        let count = oldest.saturating_sub(self.oldest()).min(self.ticks.len().saturating_sub(1) as u64) as usize;
         for (tick, block) in self.ticks.drain(..count).zip(self.blocks.drain(..count)) {
             self.bytes = self.bytes.saturating_sub(tick.bytes() + block.0.len());
         }
         self.evicted += count as u64;
         count as u64
+    }
+
+    /// Up to a tick, as if nothing had come after it.
+    pub fn up_to(&self, newest: u64) -> Self {
+        let end = self.indices(TickRange { first: 0, last: newest }).end;
+        let mut history = self.clone();
+        history.ticks.truncate(end);
+        history.blocks.truncate(end);
+        history
+    }
+
+    /// A tick and the weights of its stacks.
+    pub fn tick(&self, number: u64) -> Option<(&Arc<HistoryTick>, &Block)> {
+        let at = usize::try_from(number.checked_sub(self.oldest())?).ok()?;
+        Some((self.ticks.get(at)?, self.blocks.get(at)?))
     }
 
     /// Number of the oldest tick held.
@@ -192,7 +214,7 @@ impl History {
 
     /// Ticks of a range that are held.
     pub fn range(&self, range: TickRange) -> impl Iterator<Item = &HistoryTick> {
-        self.indices(range).filter_map(|at| self.ticks.get(at))
+        self.indices(range).filter_map(|at| self.ticks.get(at)).map(|tick| &**tick)
     }
 
     /// Length of a range, ns.

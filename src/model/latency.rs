@@ -1,6 +1,7 @@
 //! Latencies as `hdrhistogram`s, merged over a window.
 
 use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
 
 use super::window::Window;
 use super::{Model, Totals};
@@ -37,7 +38,7 @@ pub enum Scope {
 }
 
 /// Histograms of CPUs and disks since the start.
-#[derive(Default)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub(super) struct Devices {
     cpus: FxHashMap<u32, Hist>,
     disks: FxHashMap<u32, [(Hist, Hist); 4]>,

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod apply;
+mod archive;
 mod bound;
 mod dense;
 mod entity;
@@ -16,7 +17,9 @@ pub mod json;
 mod latency;
 mod names;
 mod pack;
+mod past;
 mod quality;
+mod saved;
 #[cfg(test)]
 mod story;
 mod table;
@@ -32,13 +35,16 @@ pub use history::HistoryTick;
 pub use latency::{Latency, Scope, hdr};
 pub use names::{MAX_FRAMES, MAX_NAME_CHARS, NameTable, clean};
 pub use quality::EndSum;
+pub use saved::Saved;
 pub use tree::{Behind, CallTree, Code, Merge, TreeLens, TreeNode, TreeQuery};
 pub use window::Window;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use self::apply::{ProcessEntry, ThreadEntry};
+use self::archive::{Archive, Recorder};
 use self::group::Groups;
 use self::history::History;
 use self::latency::Devices;
@@ -59,11 +65,18 @@ pub struct Limits {
     pub stacks_bytes: usize,
     /// How long the dead stay listed.
     pub keep_exited: Duration,
+    /// Past ticks can be looked at, as far as the history goes.
+    pub look_back: bool,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { history_bytes: 32 << 20, stacks_bytes: 24 << 20, keep_exited: Duration::from_secs(10) }
+        Limits {
+            history_bytes: 32 << 20,
+            stacks_bytes: 24 << 20,
+            keep_exited: Duration::from_secs(10),
+            look_back: true,
+        }
     }
 }
 
@@ -105,6 +118,13 @@ pub struct Model {
     events: VecDeque<Event>,
     tick_events: usize,
     history: History,
+    archive: Archive,
+    /// The tick that is being taken in, for the archive.
+    recorder: Option<Recorder>,
+    /// Of a past one: the tick from which on it was rebuilt.
+    resumed: u64,
+    /// The newest, while this is a past one.
+    present: Option<Box<Model>>,
 }
 
 impl Model {
@@ -141,6 +161,10 @@ impl Model {
             events: VecDeque::new(),
             tick_events: 0,
             history: History::default(),
+            archive: Archive::default(),
+            recorder: None,
+            resumed: 0,
+            present: None,
         }
     }
 
@@ -159,7 +183,7 @@ impl Model {
         (self.ticks > 0).then_some(self.span)
     }
 
-    /// Ticks applied so far, which is the number of the newest: changes whenever a cached view must be made again.
+    /// Ticks applied so far, which is the number of the newest (or of the past one that is looked at): changes whenever a cached view must be made again.
     pub fn ticks(&self) -> u64 {
         self.ticks
     }
@@ -299,7 +323,7 @@ impl Model {
     }
 
     /// Past ticks of the machine, newest last.
-    pub fn history(&self) -> &VecDeque<HistoryTick> {
+    pub fn history(&self) -> &VecDeque<Arc<HistoryTick>> {
         self.history.ticks()
     }
 

@@ -33,9 +33,12 @@ impl Model {
                 self.processes
                     .get(key)
                     .iter()
-                    .for_each(|entry| self.add(&mut ends, &entry.process.all.ns, &entry.stacks));
+                    .for_each(|entry| self.add(&mut ends, &entry.process.all.ns, &self.stacks_of(entry)));
             }
-            None => self.groups.iter().for_each(|group| self.add(&mut ends, &group.all, &group.stacks)),
+            None => {
+                let groups = self.groups.iter().zip(self.stacks_of_groups());
+                groups.for_each(|(group, stacks)| self.add(&mut ends, &group.all, &stacks));
+            }
         }
         ends.sort_by_key(|sum: &EndSum| {
             (!sum.is_complete(), std::cmp::Reverse((sum.samples, sum.blocked_ns)), sum.end.name())

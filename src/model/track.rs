@@ -10,6 +10,7 @@ use crate::tick::{Span, StateNs};
 
 /// Records of neighbouring ticks in one piece of memory: they are many and small. A record is: first tick (from that of
 /// the chunk), further ticks, length of the rest; start of the first tick if there are further ones; sums.
+#[derive(Clone)]
 struct Chunk {
     ticks: TickRange,
     records: Vec<u8>,
@@ -46,6 +47,7 @@ impl Chunk {
 
 /// What one entity did, tick by tick. Ticks in which it only slept cost nothing: they are what its sums since the start
 /// have more than the track, and become one record when it wakes.
+#[derive(Clone)]
 pub(super) struct Track {
     chunks: VecDeque<Chunk>,
     /// Time in all records, evicted ones too.
@@ -61,6 +63,11 @@ impl Track {
     pub fn new(tick: u64, start_ns: u64) -> Self {
         let last = tick.saturating_sub(1);
         Track { chunks: VecDeque::new(), recorded: StateNs::default(), last, last_end_ns: start_ns }
+    }
+
+    /// Of an entity that is known with its sums, from that tick on. What came before is in no record.
+    pub fn resumed(tick: u64, start_ns: u64, all: StateNs) -> Self {
+        Track { recorded: all, ..Track::new(tick, start_ns) }
     }
 
     /// Adds a tick in which the entity did something. `before` is its time since the start without this tick. Returns

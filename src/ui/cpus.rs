@@ -298,7 +298,7 @@ fn past(model: &Model, id: u32, theme: &Theme, area: Rect, buf: &mut Buffer) {
         return;
     }
     let ticks: Vec<(&HistoryTick, &CpuTick)> =
-        model.history().iter().filter_map(|tick| Some((tick, tick.cpus.iter().find(|cpu| cpu.id == id)?))).collect();
+        model.history().iter().filter_map(|tick| Some((&**tick, tick.cpus.iter().find(|cpu| cpu.id == id)?))).collect();
     let columns = ticks.iter().map(|(tick, cpu)| {
         let interrupts = cpu.irq_ns + cpu.softirq_ns + cpu.steal_ns;
         strip::Column {

@@ -8,6 +8,8 @@ mod object;
 mod tests;
 mod time;
 
+pub use time::rfc3339;
+
 use serde::Serialize;
 use std::io::{self, Write};
 

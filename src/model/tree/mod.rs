@@ -213,7 +213,7 @@ impl Model {
     fn process_owner(&self, key: ProcessKey, window: Window) -> Option<Owner<'_>> {
         let entry = self.processes.get(key)?;
         let (exact, stacks) = match self.history.resolve(window) {
-            None => (entry.process.all.ns, std::borrow::Cow::Borrowed(&entry.stacks)),
+            None => (entry.process.all.ns, self.stacks_of(entry)),
             Some(range) => {
                 let mut stacks = StackSums::default();
                 self.history.stacks(range, |stack| {
@@ -236,9 +236,11 @@ impl Model {
                 add_stack(sums, (stack.lens, stack.stack), stack.weight, stack.count);
             });
         }
+        let all = if range.is_none() { self.stacks_of_groups() } else { Vec::new() };
+        let mut all = all.into_iter();
         let owners = (0..).zip(self.groups.iter()).map(|(number, group)| {
             let (exact, stacks) = match range {
-                None => (group.all, std::borrow::Cow::Borrowed(&group.stacks)),
+                None => (group.all, all.next().unwrap_or_default()),
                 Some(range) => (
                     group.track.sum(range, &group.all, &self.history).totals.ns,
                     std::borrow::Cow::Owned(by_group.remove(&number).unwrap_or_default()),
