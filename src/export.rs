@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -79,9 +80,14 @@ fn output(path: Option<&Path>) -> Result<Output, Failure> {
     Ok(BufWriter::new(output))
 }
 
+/// Nobody looks back.
+fn limits() -> Limits {
+    Limits { look_back: false, ..Limits::default() }
+}
+
 /// A model that remembers whoever exited until the export is written.
 fn model(session: Session) -> Model {
-    Model::new(session, Limits { keep_exited: Duration::MAX, stacks_bytes: 1 << 30, ..Limits::default() })
+    Model::new(session, Limits { keep_exited: Duration::MAX, stacks_bytes: 1 << 30, ..limits() })
 }
 
 /// Yields true for a tick.
@@ -152,7 +158,7 @@ struct Lines {
 
 impl Sink for Lines {
     fn session(&mut self, session: Session) -> Result<(), Failure> {
-        self.model = Some(Model::new(session, Limits::default()));
+        self.model = Some(Model::new(session, limits()));
         Ok(())
     }
 
@@ -170,7 +176,7 @@ impl Sink for Lines {
 
 /// Writes the stacks of a query to a new file in the current directory; yields what to tell the person.
 pub fn folded_file(model: &Model, query: &TreeQuery, name: &str) -> String {
-    let (path, file) = match new_file(name) {
+    let (path, file) = match new_file(name, 0o666) {
         Ok(found) => found,
         Err(error) => return format!("cannot write {name}: {error}"),
     };
@@ -182,13 +188,13 @@ pub fn folded_file(model: &Model, query: &TreeQuery, name: &str) -> String {
     }
 }
 
-/// A file of that name, or of that name with a number; never one that exists.
-fn new_file(name: &str) -> io::Result<(String, File)> {
+/// A file of that name, or of that name with a number; never one that exists. `mode` is less what the umask takes away.
+pub fn new_file(name: &str, mode: u32) -> io::Result<(String, File)> {
     let (stem, ending) = name.rsplit_once('.').unwrap_or((name, "folded"));
     let mut last = None;
     for number in 0..1000 {
         let path = if number == 0 { format!("{stem}.{ending}") } else { format!("{stem}-{number}.{ending}") };
-        match OpenOptions::new().write(true).create_new(true).open(&path) {
+        match OpenOptions::new().write(true).create_new(true).mode(mode).open(&path) {
             Ok(file) => return Ok((path, file)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => last = Some(error),
             Err(error) => return Err(error),

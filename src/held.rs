@@ -44,7 +44,8 @@ impl Held {
         std::iter::from_fn(|| self.pop())
     }
 
-    fn pop(&mut self) -> Option<Batch> {
+    /// Hands out the oldest that waits.
+    pub fn pop(&mut self) -> Option<Batch> {
         if let Some(names) = self.names.pop() {
             return Some(Batch::Names(Box::new(names)));
         }

@@ -10,6 +10,7 @@ mod held;
 mod look;
 mod preflight;
 mod record;
+mod save;
 mod screen;
 mod source;
 mod terminal;

@@ -20,7 +20,7 @@ use crate::command::{self, Ended, Running};
 use crate::feed::{Feed, News};
 use crate::held::Held;
 use crate::screen::Screen;
-use crate::{Failure, export, terminal};
+use crate::{Failure, export, save, terminal};
 
 /// Frames are at least so far apart when ticks drive them …
 const FRAME: Duration = Duration::from_millis(33);
@@ -48,6 +48,7 @@ pub fn run(feed: Feed, command: Option<Running>, theme: Theme, options: Options)
     let end = top.run(&events()?, &signals);
     let late_errors = top.leave();
     drop(guard);
+    top.end_saving();
     top.end_command();
     match end {
         Ok(End::Quit) => late_errors.map_or(Ok(()), |error| Err(Failure::line(error))),
@@ -101,6 +102,12 @@ struct Top {
     app: App,
     screen: Screen,
     held: Held,
+    /// Says what became of what is being saved.
+    saving: Option<Receiver<String>>,
+    /// The tick to be looked at; `Some(None)`: the newest.
+    look: Option<Option<u64>>,
+    /// Ticks to be taken in although the picture is held.
+    steps: u32,
     replay: bool,
     /// The source has ended, or told its session; before that, its error is the program's.
     loaded: bool,
@@ -133,6 +140,9 @@ impl Top {
             app,
             screen,
             held,
+            saving: None,
+            look: None,
+            steps: 0,
             replay,
             loaded: false,
             error: None,
@@ -157,6 +167,10 @@ impl Top {
                     self.screen.finished(result.unwrap_or(Err(io::ErrorKind::BrokenPipe.into())))?;
                     None
                 }
+                recv(self.saving.clone().unwrap_or_else(never)) -> said => {
+                    self.saved(said.ok());
+                    None
+                }
                 recv(self.command_ended) -> end => self.command_ended(end.ok()),
                 recv(signals) -> signal => self.signal(signal.unwrap_or(SIGHUP))?,
                 default(self.until_due()) => None,
@@ -178,6 +192,13 @@ impl Top {
             }
         }
         self.error.take()
+    }
+
+    /// Lets what is being saved be saved whole, and says where.
+    fn end_saving(&mut self) {
+        if let Some(said) = self.saving.take().and_then(|saving| saving.recv().ok()) {
+            crate::say(&said);
+        }
     }
 
     /// Ends the command, if it still runs, and says where what it wrote is.
@@ -241,6 +262,7 @@ impl Top {
             }
             next = more.try_recv().ok();
         }
+        self.look();
         self.draw_within(KEY_FRAME);
         None
     }
@@ -267,8 +289,14 @@ impl Top {
                 Action::Focus(process) => self.request(Request::Focus(process)),
                 Action::Detail(frames) => self.request(Request::Detail(frames)),
                 Action::Hold(hold) => self.hold(hold),
+                Action::Look(tick) => self.look = Some(tick),
+                Action::Step => self.step(),
                 Action::ExportFolded { query, file } => {
                     let said = export::folded_file(&self.model, &query, &file);
+                    self.app.notify(said);
+                }
+                Action::SaveCapture { file } => {
+                    let said = self.save(&file);
                     self.app.notify(said);
                 }
                 Action::Signal { process, signal, label } => {
@@ -287,6 +315,65 @@ impl Top {
             }
         }
         false
+    }
+
+    /// Shows the tick that was asked for last: keys may come faster than ticks can be rebuilt.
+    fn look(&mut self) {
+        match self.look.take() {
+            Some(Some(tick)) => drop(self.model.look_at(tick)),
+            Some(None) => self.model.look_live(),
+            None => return,
+        }
+        let actions = self.app.looked(&self.model);
+        self.obey(actions);
+    }
+
+    /// One tick more, if there is one.
+    fn step(&mut self) {
+        if self.held.ticks() > 0 {
+            self.take_one();
+        } else if self.replay && self.feed.is_some() {
+            self.steps += 1;
+            self.request(Request::Step);
+        } else {
+            let why = if self.replay { "the replay is over" } else { "nothing newer yet" };
+            self.app.notify(why);
+        }
+    }
+
+    /// Takes in the next tick that waits, and the names before it.
+    fn take_one(&mut self) {
+        while let Some(batch) = self.held.pop() {
+            let is_tick = matches!(batch, Batch::Tick(_));
+            self.take_in(batch);
+            if is_tick {
+                break;
+            }
+        }
+        self.app.behind(self.held.ticks());
+        self.look = Some(None);
+        self.look();
+    }
+
+    fn save(&mut self, name: &str) -> String {
+        if self.saving.is_some() {
+            return "what was asked for before is still being saved".into();
+        }
+        match save::start(&self.model, name) {
+            Ok((said, done)) => {
+                self.saving = Some(done);
+                said
+            }
+            Err(why) => why,
+        }
+    }
+
+    fn saved(&mut self, said: Option<String>) {
+        self.saving = None;
+        if let Some(said) = said {
+            self.app.notify(said);
+            self.draw_within(FRAME);
+        }
     }
 
     fn request(&self, request: Request) {
@@ -361,8 +448,13 @@ impl Top {
 
     fn taken_in(&mut self) {
         if !self.app.is_paused() {
+            self.steps = 0;
             let actions = self.app.on_tick(&self.model, self.now());
             self.obey(actions);
+        }
+        while self.steps > 0 && self.held.ticks() > 0 {
+            self.steps -= 1;
+            self.take_one();
         }
         self.draw_within(FRAME);
     }

@@ -98,7 +98,7 @@ impl Invented {
         match request {
             Request::Interval(interval) => self.options.interval = interval,
             Request::Hold(held) => self.held = held,
-            Request::Visible(_) | Request::Focus(_) | Request::Detail(_) | Request::EndTick => {}
+            Request::Visible(_) | Request::Focus(_) | Request::Detail(_) | Request::EndTick | Request::Step => {}
         }
     }
 

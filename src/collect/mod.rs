@@ -52,6 +52,8 @@ pub enum Request {
     Detail(Vec<(FrameId, Frame)>),
     /// Replay: hold before the next tick, or go on.
     Hold(bool),
+    /// Replay, while it is held: one tick.
+    Step,
 }
 
 /// Why a source ended early. The message names what was tried, what went wrong and what would mend it.

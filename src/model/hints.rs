@@ -59,7 +59,7 @@ impl Model {
         let Some(entry) = self.processes.get(process) else { return Vec::new() };
         let mut seen = Seen::default();
         let mut runtime = None;
-        for (&(lens, id), &(weight, _)) in &entry.stacks {
+        for (&(lens, id), &(weight, _)) in self.stacks_of(entry).iter() {
             let Some(stack) = self.names.stacks.get(&id).filter(|_| lens == ON_CPU) else { continue };
             self.look(stack, weight, &mut seen);
             runtime = runtime.or_else(|| self.runtime_in(stack));

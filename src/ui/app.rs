@@ -10,6 +10,9 @@
 //! Pausing: the picture is the model, so `main` stops applying ticks to it while [`Action::Hold`] is on, and queues them.
 //! Everything on the screen (also what is opened meanwhile) is then of one and the same moment.
 
+mod frame;
+mod time;
+
 use std::time::Duration;
 
 use crossterm::event::{KeyEvent, MouseButton, MouseEvent, MouseEventKind};
@@ -24,13 +27,11 @@ use super::prompt::Prompt;
 use super::quality::Quality;
 use super::signal::SignalPopup;
 use super::wanted::Asked;
-use super::{Action, Command, Context, Outcome, Pane, Target, Theme, copy, draw, footer, status};
+use super::{Action, Command, Context, Outcome, Pane, Target, Theme, copy, draw, footer};
 use crate::model::{Model, Process};
 
 /// Rows keep their order for so long after a key press.
 const ORDER_HELD: Duration = Duration::from_secs(1);
-/// What `+` and `-` step through.
-const INTERVALS_MS: [u64; 9] = [100, 200, 500, 1_000, 2_000, 5_000, 10_000, 30_000, 60_000];
 /// The smallest screen on which everything has its place.
 pub const MIN_SIZE: (u16, u16) = (80, 24);
 
@@ -57,6 +58,8 @@ pub struct App {
     interval: Option<Duration>,
     paused: bool,
     behind: usize,
+    /// The past tick that is looked at.
+    position: Option<u64>,
     order_held: bool,
     ended: bool,
     message: Option<String>,
@@ -137,6 +140,7 @@ impl App {
             interval: None,
             paused: false,
             behind: 0,
+            position: None,
             order_held: false,
             ended: false,
             message: None,
@@ -185,8 +189,18 @@ impl App {
 
     /// The model has taken in a tick or names. `now` is the time since the start of the program.
     pub fn on_tick(&mut self, model: &Model, now: Duration) -> Vec<Action> {
+        self.position = None;
         self.order_held = self.last_key.is_some_and(|key| now.saturating_sub(key) < ORDER_HELD);
-        let hold = self.order_held;
+        self.refresh(model, self.order_held)
+    }
+
+    /// The model shows another tick, as it was asked to.
+    pub fn looked(&mut self, model: &Model) -> Vec<Action> {
+        self.order_held = false;
+        self.refresh(model, false)
+    }
+
+    fn refresh(&mut self, model: &Model, hold: bool) -> Vec<Action> {
         let count = |(all, good), process: &Process| (all + process.samples, good + process.samples_complete);
         self.samples = model.processes().fold((0, 0), count);
         let awaited = model.processes().find(|process| self.awaited == Some(process.key.tgid));
@@ -311,6 +325,7 @@ impl App {
         match command {
             Command::Quit => return vec![Action::Quit],
             Command::Redraw => return vec![Action::Redraw],
+            Command::Save => return vec![Action::SaveCapture { file: self.capture_name(model) }],
             Command::Copy => return self.copy(model),
             Command::Signal => self.ask_signal(model),
             Command::Quality => self.popups.push(Popup::Quality(Quality::new(self.pane().process(model), model))),
@@ -318,7 +333,12 @@ impl App {
             Command::BackOrQuit if self.places[self.at].inside.is_empty() => return vec![Action::Quit],
             Command::BackOrQuit => self.leave(model),
             Command::Help => self.popups.push(Popup::Help(Help::new(self.pane().context()))),
+            Command::Pause if self.paused => return self.go_live(),
             Command::Pause => return self.pause(),
+            Command::Earlier => return self.earlier(model),
+            Command::Later => return self.later(model),
+            Command::Live if self.paused => return self.go_live(),
+            Command::Live => return self.run(Command::Top, model),
             Command::Slower => return self.step_interval(model, true),
             Command::Faster => return self.step_interval(model, false),
             Command::NextTab => self.go((self.at + 1) % self.places.len(), model),
@@ -370,35 +390,6 @@ impl App {
         }
         self.at = at;
         self.pane_mut().tick(model, false);
-    }
-
-    fn pause(&mut self) -> Vec<Action> {
-        self.paused = !self.paused;
-        self.behind = 0;
-        vec![Action::Hold(self.paused)]
-    }
-
-    fn step_interval(&mut self, model: &Model, slower: bool) -> Vec<Action> {
-        if self.options.replay {
-            self.message = Some("a replay keeps the interval it was recorded with".into());
-            return Vec::new();
-        }
-        let now = self.interval(model).as_millis() as u64;
-        let next = match slower {
-            true => INTERVALS_MS.iter().find(|&&ms| ms > now),
-            false => INTERVALS_MS.iter().rev().find(|&&ms| ms < now),
-        };
-        match next.map(|&ms| Duration::from_millis(ms)) {
-            Some(next) => {
-                self.interval = Some(next);
-                vec![Action::Interval(next)]
-            }
-            None => Vec::new(),
-        }
-    }
-
-    fn interval(&self, model: &Model) -> Duration {
-        self.interval.unwrap_or(Duration::from_nanos(model.session().interval_ns))
     }
 
     /// Offers a key to the popups; `None` when there is none or it passed.
@@ -491,97 +482,6 @@ impl App {
             return None;
         }
         self.tabs(area).position(|(start, end)| (start..end).contains(&column))
-    }
-
-    fn render_too_small(&self, area: Rect, buf: &mut Buffer) {
-        let text = format!("sberf needs {}x{}, this is {}x{}", MIN_SIZE.0, MIN_SIZE.1, area.width, area.height);
-        let line = draw::line(area, area.height / 2);
-        let width = super::format::width(&text) as u16;
-        let middle = draw::centred(line, width, 1);
-        draw::put(buf, middle.x, middle.y, &text, middle.width, self.theme.warn());
-    }
-
-    fn render_parts(&self, model: &Model, parts: Parts, buf: &mut Buffer) {
-        status::render(&self.status(model), model, &self.theme, parts.status, buf);
-        self.render_places(model, parts.places, buf);
-        match model.span() {
-            None => self.render_loading(parts.body, buf),
-            Some(_) => self.pane().render(model, &self.theme, parts.body, buf),
-        }
-        self.render_footer(parts.footer, buf);
-        for popup in &self.popups {
-            match popup {
-                Popup::Help(help) => help.render(model, &self.theme, parts.body, buf),
-                Popup::Prompt(prompt) => prompt.render(&self.theme, parts.footer, buf),
-                Popup::Picker(picker) => picker.render(&self.theme, parts.body, buf),
-                Popup::Signal(popup) => popup.render(&self.theme, parts.body, buf),
-                Popup::Quality(popup) => popup.render(&self.theme, parts.body, buf),
-            }
-        }
-    }
-
-    fn status(&self, model: &Model) -> status::Status {
-        status::Status {
-            interval: self.interval(model),
-            paused: self.paused,
-            behind: self.behind,
-            replay: self.options.replay,
-            ended: self.ended,
-            utc_offset_s: self.options.utc_offset_s,
-            samples: self.samples,
-        }
-    }
-
-    fn render_loading(&self, area: Rect, buf: &mut Buffer) {
-        let text = format!("{} …", self.loading);
-        let middle = draw::centred(area, super::format::width(&text) as u16, 1);
-        draw::put(buf, middle.x, middle.y, &text, middle.width, self.theme.header());
-    }
-
-    /// The places, or the way to where we are.
-    fn render_places(&self, model: &Model, area: Rect, buf: &mut Buffer) {
-        let stack = &self.places[self.at];
-        if !stack.inside.is_empty() {
-            return self.render_breadcrumb(model, area, buf);
-        }
-        for (index, (start, _)) in self.tabs(area).enumerate() {
-            let place = &self.places[index].place;
-            let style = if index == self.at { self.theme.accent() } else { self.theme.dim() };
-            let x = draw::put(buf, start, area.y, &place.number.to_string(), 1, self.theme.accent());
-            draw::put(buf, x + 1, area.y, place.name, area.right().saturating_sub(x + 1), style);
-        }
-        self.render_order_held(area, buf);
-    }
-
-    fn render_order_held(&self, area: Rect, buf: &mut Buffer) {
-        if self.order_held {
-            draw::put_right(buf, area, " order held ", self.theme.warn());
-        }
-    }
-
-    fn render_breadcrumb(&self, model: &Model, area: Rect, buf: &mut Buffer) {
-        let stack = &self.places[self.at];
-        let mut x =
-            draw::put(buf, area.x + 1, area.y, stack.place.name, area.width.saturating_sub(1), self.theme.dim());
-        for pane in &stack.inside {
-            x = draw::put(buf, x, area.y, " › ", area.right().saturating_sub(x), self.theme.border());
-            x = draw::put(buf, x, area.y, &pane.title(model), area.right().saturating_sub(x), self.theme.accent());
-        }
-        let x = (x + 3).min(area.right());
-        let rest = Rect { x, width: area.right() - x, ..area };
-        let about = self.pane().about(model);
-        draw::put(buf, rest.x, rest.y, &about, rest.width, self.theme.text());
-        self.render_order_held(area, buf);
-    }
-
-    fn render_footer(&self, area: Rect, buf: &mut Buffer) {
-        match &self.message {
-            Some(message) => {
-                let style = self.theme.warn();
-                draw::put(buf, area.x + 1, area.y, message, area.width.saturating_sub(1), style);
-            }
-            None => footer::render(self.pane().context(), &self.theme, area, buf),
-        }
     }
 
     /// Which bindings hold now.

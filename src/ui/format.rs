@@ -135,6 +135,12 @@ fn is_hidden(c: char) -> bool {
         | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff0}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
+/// A name as part of a file name: letters, digits, dashes, 32 at most. `None` if nothing is left.
+pub fn file_part(name: &str) -> Option<String> {
+    let part: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(32).collect();
+    Some(part.trim_matches('-')).filter(|part| !part.is_empty()).map(String::from)
+}
+
 /// Width in cells.
 pub fn width(text: &str) -> usize {
     text.width()
@@ -252,6 +258,14 @@ mod tests {
         let zalgo = format!("e{}", "\u{301}".repeat(1000));
         assert_eq!(clean(&zalgo).chars().count(), 4);
         assert_eq!(clean("\u{301}x"), "x", "no mark without a letter");
+    }
+
+    #[test]
+    fn names_of_files_are_harmless() {
+        assert_eq!(file_part("../../etc/pass wd").as_deref(), Some("etc-pass-wd"));
+        assert_eq!(file_part("\u{1b}[31m").as_deref(), Some("31m"));
+        assert_eq!(file_part("///"), None);
+        assert_eq!(file_part(&"x".repeat(500)).map(|part| part.len()), Some(32));
     }
 
     #[test]

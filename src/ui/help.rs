@@ -41,7 +41,7 @@ impl Help {
             Some(Command::Up) => self.scroll = self.scroll.saturating_sub(1),
             Some(Command::PageDown) => self.scroll += 10,
             Some(Command::PageUp) => self.scroll = self.scroll.saturating_sub(10),
-            Some(Command::Top) => self.scroll = 0,
+            Some(Command::Top | Command::Live) => self.scroll = 0,
             Some(Command::Bottom) => self.scroll = BINDINGS.len(),
             Some(Command::Quit) => return Reply::Pass,
             _ => return Reply::Close,

@@ -78,12 +78,20 @@ pub enum Command {
     LongCommand,
     /// Freezes the picture; what happens meanwhile is kept.
     Pause,
+    /// One tick back in time.
+    Earlier,
+    /// One tick forward.
+    Later,
+    /// To the newest tick, and on with it; to the first row when there already.
+    Live,
     /// Longer ticks.
     Slower,
     /// Shorter ticks.
     Faster,
     /// Writes the stacks shown as a folded file.
     Export,
+    /// Saves the past that is kept as a capture.
+    Save,
     /// Copies what is under the cursor.
     Copy,
     /// Shows how complete stacks are.
@@ -280,7 +288,7 @@ pub static BINDINGS: &[Binding] = &[
     bind(In::Anywhere, &[Code(KeyCode::Right), Char('l')], Command::Right, "right", None),
     bind(In::Anywhere, &[Code(KeyCode::PageUp), Ctrl('b')], Command::PageUp, "one screenful up", None),
     bind(In::Anywhere, &[Code(KeyCode::PageDown), Ctrl('f')], Command::PageDown, "one screenful down", None),
-    bind(In::Anywhere, &[Twice('g'), Code(KeyCode::Home)], Command::Top, "to the first", None),
+    bind(In::Anywhere, &[Twice('g')], Command::Top, "to the first", None),
     bind(In::Anywhere, &[Char('G'), Code(KeyCode::End)], Command::Bottom, "to the last", None),
     bind(In::Anywhere, &[Char('1')], Command::Processes, "place 1: processes", None),
     bind(In::Anywhere, &[Char('2')], Command::Cpus, "place 2: CPUs", None),
@@ -289,6 +297,10 @@ pub static BINDINGS: &[Binding] = &[
     bind(In::Anywhere, &[Code(KeyCode::Tab)], Command::NextTab, "next tab, or next place", None),
     bind(In::Anywhere, &[Code(KeyCode::BackTab)], Command::PrevTab, "previous tab, or previous place", None),
     bind(In::Anywhere, &[Char(' '), Char('z')], Command::Pause, "hold the picture; recording goes on", Some("pause")),
+    bind(In::Anywhere, &[Char('[')], Command::Earlier, "one tick back in time; holds the picture", Some("earlier")),
+    bind(In::Anywhere, &[Char(']')], Command::Later, "one tick forward, while the picture is held", None),
+    bind(In::Anywhere, &[Code(KeyCode::Home)], Command::Live, "back to live; when live, to the first", None),
+    bind(In::Anywhere, &[Char('W')], Command::Save, "save the ticks that are kept, as a capture", Some("save")),
     bind(In::Anywhere, &[Char('y')], Command::Copy, "copy the row, or the stack, to the clipboard", None),
     bind(In::Anywhere, &[Char('c')], Command::Quality, "how complete stacks are, and why the rest is not", None),
     bind(In::Anywhere, &[F(9)], Command::Signal, "send a signal to the process; asks which", Some("signal")),

@@ -116,8 +116,19 @@ impl LatencyPane {
     }
 
     /// Adds the ticks since the last time to the heat maps; all there are if we have just begun.
+    /// Takes back what came after a past tick that is looked at.
     fn remember(&mut self, model: &Model) {
-        let known = self.newest;
+        if model.ticks() < self.newest {
+            let end_ns = model.span().map_or(0, |span| span.end_ns);
+            self.panels.iter_mut().for_each(|panel| panel.slices.retain(|slice| slice.end_ns <= end_ns));
+            self.newest = model.ticks();
+        }
+        // Before that, a past tick that is looked at knows nothing of single processes.
+        let from = match self.scope {
+            Scope::Process(_) | Scope::Thread(_) => model.accounts_from(),
+            Scope::Cpu(_) | Scope::Machine => 0,
+        };
+        let known = self.newest.max(from.saturating_sub(1));
         let history = model.history();
         for tick in history.iter().skip(history.len().saturating_sub(SLICES)).filter(|tick| tick.number > known) {
             let window = Window::Ticks { first: tick.number, last: tick.number };

@@ -79,11 +79,21 @@ pub enum Action {
     /// `true`: leave the model as it is and queue what comes (live; bounded, tell [`app::App::behind`] how many), or hold
     /// the source (replay). `false`: take in what was queued, in order, and go on.
     Hold(bool),
+    /// Show that past tick, or the newest: give it to [`Model::look_at`], then call [`app::App::looked`].
+    Look(Option<u64>),
+    /// While the picture is held: take in the next tick, if there is one, then call [`app::App::looked`].
+    Step,
     /// Write the stacks of that query as a folded file; the name is a proposal without characters that could harm.
     /// Answer with [`app::App::notify`].
     ExportFolded {
         /// Which stacks.
         query: TreeQuery,
+        /// File name without a directory.
+        file: String,
+    },
+    /// Save the ticks that are kept ([`Model::saved`]) as a capture; the name is a proposal without characters that could
+    /// harm. Answer with [`app::App::notify`].
+    SaveCapture {
         /// File name without a directory.
         file: String,
     },

@@ -39,7 +39,7 @@ impl Picker {
         match keys::lookup(context, key) {
             Some(Command::Up) => self.at = self.at.saturating_sub(1),
             Some(Command::Down) => self.at = (self.at + 1).min(last),
-            Some(Command::PageUp | Command::Top) => self.at = 0,
+            Some(Command::PageUp | Command::Top | Command::Live) => self.at = 0,
             Some(Command::PageDown | Command::Bottom) => self.at = last,
             Some(Command::Quit) => return Reply::Pass,
             Some(Command::Back | Command::BackOrQuit) => return Reply::Close,

@@ -27,7 +27,20 @@ pub struct ProcessPane {
     info: InfoPane,
     /// As it was last known: the model forgets the dead, this view does not.
     last: Process,
-    forgotten: bool,
+    known: Known,
+    /// What the tabs show is of a past tick.
+    shows_past: bool,
+}
+
+/// What the model has of the process, and so what the tabs show.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Known {
+    /// It is there.
+    Now,
+    /// It was forgotten: the tabs show what was last known.
+    Last,
+    /// It is not in the tick that is looked at, or was forgotten since: the tabs show another time.
+    Elsewhen,
 }
 
 impl ProcessPane {
@@ -42,7 +55,8 @@ impl ProcessPane {
             latency: LatencyPane::new(Scope::Process(key)),
             info: InfoPane::new(last.clone()),
             last,
-            forgotten: false,
+            known: Known::Now,
+            shows_past: model.is_past(),
         })
     }
 
@@ -66,7 +80,7 @@ impl ProcessPane {
 
     fn show(&mut self, tab: usize, model: &Model) {
         self.tab = tab % TABS.len();
-        if !self.forgotten {
+        if self.known == Known::Now {
             self.pane_mut().tick(model, false);
         }
     }
@@ -119,7 +133,10 @@ impl Pane for ProcessPane {
     }
 
     fn about(&self, model: &Model) -> String {
-        about(&self.last, model)
+        match self.known {
+            Known::Elsewhen => String::new(),
+            _ => about(&self.last, model),
+        }
     }
 
     fn command(&mut self, command: Command, model: &Model) -> Outcome {
@@ -130,8 +147,11 @@ impl Pane for ProcessPane {
                 Some(thread) => self.look_into(thread, model),
                 None => return Outcome::Done,
             },
-            _ if self.forgotten && self.asks_the_model(command) => {
+            _ if self.known == Known::Last && self.asks_the_model(command) => {
                 return Outcome::Say("it has exited: what is shown is what was last known".into());
+            }
+            _ if self.known == Known::Elsewhen && self.asks_the_model(command) => {
+                return Outcome::Say(self.elsewhen(model));
             }
             _ => {
                 return match self.pane_mut().command(command, model) {
@@ -177,12 +197,15 @@ impl Pane for ProcessPane {
 
     fn tick(&mut self, model: &Model, hold: bool) {
         match model.process(self.key) {
-            Some(process) => self.last = process.clone(),
-            None => self.forgotten = true,
-        }
-        if !self.forgotten {
-            self.info.update(&self.last);
-            self.pane_mut().tick(model, hold);
+            Some(process) => {
+                self.last = process.clone();
+                self.known = Known::Now;
+                self.shows_past = model.is_past();
+                self.info.update(&self.last);
+                self.pane_mut().tick(model, hold);
+            }
+            None if model.is_past() || self.shows_past => self.known = Known::Elsewhen,
+            None => self.known = Known::Last,
         }
     }
 
@@ -191,7 +214,7 @@ impl Pane for ProcessPane {
     }
 
     fn plain_frames(&mut self, model: &Model) -> Vec<(FrameId, Frame)> {
-        if self.forgotten { Vec::new() } else { self.pane_mut().plain_frames(model) }
+        if self.known == Known::Now { self.pane_mut().plain_frames(model) } else { Vec::new() }
     }
 
     fn wants(&self) -> Wants {
@@ -211,11 +234,25 @@ impl Pane for ProcessPane {
         {
             draw::put_right(buf, tabs, &format!("thread {} only   Esc: all ", thread.tid), theme.accent());
         }
+        if self.known == Known::Elsewhen {
+            let text = self.elsewhen(model);
+            let middle = draw::centred(body, format::width(&text) as u16, 1);
+            draw::put(buf, middle.x, middle.y, &text, middle.width, theme.dim());
+            return;
+        }
         self.pane().render(model, theme, body, buf);
     }
 }
 
 impl ProcessPane {
+    /// Why there is nothing to show.
+    fn elsewhen(&self, model: &Model) -> String {
+        match model.is_past() {
+            true => format!("there was no process {} at that time", self.title(model)),
+            false => "it has exited; [ goes back to when it lived".into(),
+        }
+    }
+
     /// Would make a view anew from a model that holds nothing of this process any more.
     fn asks_the_model(&self, command: Command) -> bool {
         use Command::{Idle, Invert, Lens, Merge, Window};
@@ -352,11 +389,11 @@ mod tests {
                 }
             }
             panes.iter_mut().for_each(|pane| pane.tick(&model, false));
-            if panes.iter().any(|pane| pane.forgotten) {
+            if panes.iter().any(|pane| pane.known == Known::Last) {
                 break;
             }
         }
-        let pane = panes.iter_mut().find(|pane| pane.forgotten).expect("a compiler that ended");
+        let pane = panes.iter_mut().find(|pane| pane.known == Known::Last).expect("a compiler that ended");
         assert!(model.process(pane.key).is_none());
         let about = pane.about(&model);
         assert!(about.contains("exited (status ") || about.contains("killed by "), "{about}");

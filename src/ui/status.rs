@@ -18,6 +18,8 @@ pub struct Status {
     pub paused: bool,
     /// Ticks that wait meanwhile.
     pub behind: usize,
+    /// A past tick is shown, which ended so long before the newest.
+    pub past_ns: Option<u64>,
     /// What is shown was recorded.
     pub replay: bool,
     /// No more ticks will come.
@@ -48,11 +50,11 @@ pub fn render(status: &Status, model: &Model, theme: &Theme, area: Rect, buf: &m
         return;
     }
     let left = vec![
-        Piece { drop: 2, spans: vec![Span::styled("sberf", theme.header())] },
-        Piece { drop: 3, spans: vec![Span::styled(model.session().hostname.clone(), theme.text())] },
-        Piece { drop: 5, spans: vec![Span::styled(kernel(model), theme.dim())] },
-        Piece { drop: 4, spans: vec![Span::styled(machine(model), theme.text())] },
-        Piece { drop: 1, spans: vec![sampler(model, theme)] },
+        Piece { drop: 3, spans: vec![Span::styled("sberf", theme.header())] },
+        Piece { drop: 4, spans: vec![Span::styled(model.session().hostname.clone(), theme.text())] },
+        Piece { drop: 6, spans: vec![Span::styled(kernel(model), theme.dim())] },
+        Piece { drop: 5, spans: vec![Span::styled(machine(model), theme.text())] },
+        Piece { drop: 2, spans: vec![sampler(model, theme)] },
         Piece { drop: 0, spans: vec![Span::styled(interval(status.interval), theme.text())] },
         Piece { drop: 0, spans: position(status, model, theme) },
     ];
@@ -62,7 +64,7 @@ pub fn render(status: &Status, model: &Model, theme: &Theme, area: Rect, buf: &m
         Piece { drop: 1, spans: own_cost(model, theme) },
     ];
     let limit =
-        (1..=6).rev().find(|&limit| width(&left, LEFT, limit) + width(&right, RIGHT, limit) < area.width.into());
+        (1..=7).rev().find(|&limit| width(&left, LEFT, limit) + width(&right, RIGHT, limit) < area.width.into());
     let limit = limit.unwrap_or(1);
     let mut x = area.x;
     for (at, piece) in shown(&left, limit).enumerate() {
@@ -124,6 +126,10 @@ fn position<'a>(status: &Status, model: &Model, theme: &Theme) -> Vec<Span<'a>> 
         let local = (span.wall_ns + span.len_ns()) as i64 + i64::from(status.utc_offset_s) * 1_000_000_000;
         format!(" {}", format::clock(local.max(0) as u64))
     });
+    if let Some(past_ns) = status.past_ns {
+        let text = format!("past{} -{}", clock.unwrap_or_default(), format::duration(past_ns));
+        return vec![Span::styled(text, theme.warn())];
+    }
     let (word, style) = match (status.paused, status.replay, status.ended) {
         (true, _, _) => ("paused", theme.warn()),
         (_, true, true) => ("replay over", theme.warn()),

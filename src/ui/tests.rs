@@ -13,8 +13,10 @@ use super::keys::{self, BINDINGS, Context, Key};
 use super::signal::Signal;
 use super::theme::{Background, Depth};
 use super::{Action, Command, Outcome, Pane, Target, Theme, places};
+use crate::collect::Source;
+use crate::collect::invented::{Invented, Invention};
 use crate::model::{Limits, Model};
-use crate::tick::{Loss, Sampler};
+use crate::tick::{Loss, ProcessFacts, Sampler, ThreadTick};
 
 const NOW: Duration = Duration::from_secs(9);
 
@@ -240,8 +242,143 @@ fn pausing_holds_and_shows_it() {
     assert_eq!(press(&mut app, &model, Key::Char(' ')), [Action::Hold(true)]);
     app.behind(7);
     assert!(lines(&mut app, &model, 120, 24)[0].contains("paused 14:03:23 +7"));
-    assert_eq!(press(&mut app, &model, Key::Char('z')), [Action::Hold(false)]);
+    assert_eq!(press(&mut app, &model, Key::Char('z')), [Action::Look(None), Action::Hold(false)]);
     assert!(lines(&mut app, &model, 120, 24)[0].contains("live 14:03:23"));
+}
+
+/// Does what the program does for the keys that move in time.
+fn travel(app: &mut App, model: &mut Model, key: Key) -> Vec<Action> {
+    let actions = press(app, model, key);
+    for action in &actions {
+        match action {
+            Action::Look(Some(tick)) => assert!(model.look_at(*tick)),
+            Action::Look(None) => model.look_live(),
+            _ => continue,
+        }
+        app.looked(model);
+    }
+    actions
+}
+
+#[test]
+fn the_keys_of_time() {
+    let mut model = model_of((1..=4).map(busy));
+    let mut app = app(&model);
+    let status = |app: &mut App, model: &Model| lines(app, model, 120, 24).swap_remove(0);
+    assert_eq!(travel(&mut app, &mut model, Key::Char(']')), [], "there is nothing newer");
+    let actions = travel(&mut app, &mut model, Key::Char('['));
+    assert_eq!(actions, [Action::Hold(true), Action::Look(Some(3))]);
+    let drawn = lines(&mut app, &model, 120, 24);
+    assert!(drawn[0].contains("past 14:03:25 -1.0s"), "{}", drawn[0]);
+    assert!(drawn[23].contains("4 ticks are kept"), "{}", drawn[23]);
+    (0..5).for_each(|_| drop(travel(&mut app, &mut model, Key::Char('['))));
+    let drawn = lines(&mut app, &model, 120, 24);
+    assert!(drawn[0].contains("past 14:03:23 -3.0s"), "the oldest: {}", drawn[0]);
+    assert!(drawn[23].contains("nothing before this is kept"), "{}", drawn[23]);
+    assert_eq!(travel(&mut app, &mut model, Key::Char(']')), [Action::Look(Some(2))]);
+    assert!(status(&mut app, &model).contains("past 14:03:24 -2.0s"));
+    let narrow = lines(&mut app, &model, 80, 24).swap_remove(0);
+    for piece in ["1s", "past 14:03:24 -2.0s", "stacks", "lost", "self"] {
+        assert!(narrow.contains(piece), "{piece}: {narrow}");
+    }
+    assert_eq!(
+        app.run(Command::Save, &model),
+        [Action::SaveCapture { file: "sberf-web-17-20261121-140326.sberf".into() }]
+    );
+    travel(&mut app, &mut model, Key::Char(']'));
+    assert_eq!(travel(&mut app, &mut model, Key::Char(']')), [Action::Look(None)], "the newest, still held");
+    assert!(status(&mut app, &model).contains("paused 14:03:26"));
+    assert_eq!(travel(&mut app, &mut model, Key::Char(']')), [Action::Step]);
+    travel(&mut app, &mut model, Key::Char('['));
+    let live = [Action::Look(None), Action::Hold(false)];
+    assert_eq!(travel(&mut app, &mut model, Key::Code(KeyCode::Home)), live);
+    assert!(status(&mut app, &model).contains("live 14:03:26"));
+    press(&mut app, &model, Key::Char('G'));
+    assert_eq!(travel(&mut app, &mut model, Key::Code(KeyCode::Home)), [], "live already: to the first row");
+    assert!(lines(&mut app, &model, 120, 24)[5].starts_with("▸"));
+    travel(&mut app, &mut model, Key::Char('['));
+    assert_eq!(travel(&mut app, &mut model, Key::Char(' ')), live, "no pause, no past");
+}
+
+/// What stands on the screen after these keys, but for the status line and the last one.
+fn walk(model: &Model, keys: &[Key], (width, height): (u16, u16)) -> Vec<String> {
+    let mut app = app(model);
+    drawn(&mut app, model, width, height);
+    app.on_tick(model, NOW);
+    for &key in keys {
+        press(&mut app, model, key);
+        drawn(&mut app, model, width, height);
+    }
+    app.on_tick(model, NOW + Duration::from_secs(9));
+    let lines = lines(&mut app, model, width, height);
+    lines[1..usize::from(height) - 1].to_vec()
+}
+
+#[test]
+fn a_past_second_fills_the_whole_screen_as_it_did_then() {
+    const TICKS: usize = 40;
+    let (enter, tab, window) = (Key::Code(KeyCode::Enter), Key::Code(KeyCode::Tab), Key::Char('a'));
+    let ways: [&[Key]; 12] = [
+        &[],
+        &[Key::Char('H'), Key::Char('t')],
+        &[Key::Char('2')],
+        &[Key::Char('2'), enter],
+        &[Key::Char('3')],
+        &[Key::Char('4')],
+        &[Key::Char('f'), Key::Char('o'), window],
+        &[Key::Char('f'), window, window],
+        &[enter, Key::Char('o'), window],
+        &[enter, tab],
+        &[enter, tab, tab],
+        &[enter, tab, tab, tab],
+    ];
+    let sizes = [(80, 24), (200, 50)];
+    let mut source = Invented::new(Invention { nodes: 2, cpus: 4, hostile: true, ..Invention::default() });
+    let mut model = Model::new(source.session(), Limits::default());
+    let mut then = Vec::new();
+    let shows = |model: &Model| -> Vec<Vec<String>> {
+        ways.iter().flat_map(|keys| sizes.map(|size| walk(model, keys, size))).collect()
+    };
+    for nth in 1..=TICKS {
+        model.apply(source.tick());
+        if nth % 9 == 0 {
+            then.push((nth as u64, shows(&model)));
+        }
+    }
+    for (tick, then) in then.into_iter().rev() {
+        assert!(model.look_at(tick));
+        for (nth, (then, now)) in then.into_iter().zip(shows(&model)).enumerate() {
+            assert_eq!(then, now, "tick {tick}, way {}, size {:?}", nth / 2, sizes[nth % 2]);
+        }
+    }
+}
+
+#[test]
+fn a_process_that_was_not_there_yet_says_so() {
+    let mut young = busy(2);
+    young.processes.push(ProcessFacts { key: key(5), comm: "young".into(), ..ProcessFacts::default() });
+    let thread = young.threads[0].clone();
+    young.threads.push(ThreadTick { key: crate::tick::ThreadKey { tid: 5, start_ns: 0 }, process: key(5), ..thread });
+    let mut model = model_of([busy(1), young]);
+    let mut app = app(&model);
+    select(&mut app, &model, 5);
+    press(&mut app, &model, Key::Code(KeyCode::Enter));
+    let here = lines(&mut app, &model, 100, 30);
+    travel(&mut app, &mut model, Key::Char('['));
+    let drawn = lines(&mut app, &model, 100, 30);
+    assert!(drawn.join("\n").contains("there was no process 5 young at that time"), "{drawn:?}");
+    press(&mut app, &model, Key::Char('o'));
+    assert!(lines(&mut app, &model, 100, 30)[29].contains("there was no process"));
+    travel(&mut app, &mut model, Key::Code(KeyCode::Home));
+    assert_eq!(lines(&mut app, &model, 100, 30)[1..29], here[1..29]);
+}
+
+#[test]
+fn a_capture_is_named_by_place_and_time() {
+    let model = model();
+    let mut app = App::new(mono(), Options { utc_offset_s: 3600, ..Options::default() });
+    let file = "sberf-web-17-20261121-150323.sberf".into();
+    assert_eq!(press(&mut app, &model, Key::Char('W')), [Action::SaveCapture { file }]);
 }
 
 #[test]

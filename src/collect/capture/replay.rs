@@ -79,6 +79,7 @@ impl<R: Read> CaptureSource<R> {
                     due = due.filter(|_| held == self.held);
                     self.held = held;
                 }
+                Ok(Request::Step) if self.held => return true,
                 Ok(_) => {}
                 Err(RecvTimeoutError::Timeout) => return true,
                 Err(RecvTimeoutError::Disconnected) => return false,

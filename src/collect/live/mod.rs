@@ -253,7 +253,7 @@ impl Live {
             Request::Focus(process) => self.processes.focus(process),
             Request::EndTick => self.next_tick = Instant::now(),
             // A live kernel does not wait.
-            Request::Hold(_) => {}
+            Request::Hold(_) | Request::Step => {}
             Request::Detail(frames) => self.resolver.detail(frames, &mut self.names),
         }
     }

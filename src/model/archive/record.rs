@@ -81,7 +81,25 @@ pub struct Recorder {
 impl Recorder {
     /// Of a tick that is still whole.
     pub fn begin(tick: &Tick) -> Self {
-        let Tick { host, processes, io, nodes, slow_requests, events, losses, cost, .. } = tick;
+        let Tick {
+            host,
+            processes,
+            io,
+            nodes,
+            slow_requests,
+            events,
+            losses,
+            cost,
+            // The history has them.
+            span: _,
+            stacks: _,
+            cpus: _,
+            disks: _,
+            // Told one by one, while they are taken in.
+            threads: _,
+            // Kept for as long as a stack needs them.
+            names: _,
+        } = tick;
         let head = HeadOf { host, processes, io, nodes, slow_requests, events, losses, cost };
         Recorder { head: append(Vec::new(), &head), ..Recorder::default() }
     }

@@ -251,7 +251,8 @@ pub(super) fn tick_of(head: Head, loud: Vec<ThreadTick>, history: &HistoryTick) 
         events: head.events,
         losses: head.losses,
         cost: head.cost,
-        ..Tick::default()
+        stacks: Vec::new(),
+        names: Default::default(),
     }
 }
 

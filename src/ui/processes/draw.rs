@@ -131,7 +131,8 @@ impl ProcessesPane {
                 Field::Command => draw_command(row, subject, frame, line, slot, buf),
                 field => {
                     let (text, mut style) = cell(field, subject, frame, slot.width.into());
-                    if subject.thread.is_none() && self.normals.is_off(subject.process.key, field) {
+                    let is_now = subject.thread.is_none() && !frame.model.is_past();
+                    if is_now && self.normals.is_off(subject.process.key, field) {
                         style = style.add_modifier(Modifier::BOLD);
                     }
                     table::cell(buf, line, slot, columns[slot.column].right, &text, style);

@@ -47,16 +47,24 @@ fn values(process: &Process) -> [f64; FOLLOWED] {
 
 /// What is normal, by process. Follows those that live; forgets the others.
 #[derive(Debug, Default)]
-pub struct Normals(FxHashMap<ProcessKey, Normal>);
+pub struct Normals {
+    known: FxHashMap<ProcessKey, Normal>,
+    /// The newest tick that is in it.
+    newest: u64,
+}
 
 impl Normals {
-    /// A new tick.
+    /// A new tick. One that is looked at again teaches nothing.
     pub fn tick(&mut self, model: &Model) {
-        for process in model.processes() {
-            self.0.entry(process.key).or_default().see(values(process));
+        if model.is_past() || model.ticks() <= self.newest {
+            return;
         }
-        if self.0.len() > model.process_count() {
-            self.0.retain(|&key, _| model.process(key).is_some());
+        self.newest = model.ticks();
+        for process in model.processes() {
+            self.known.entry(process.key).or_default().see(values(process));
+        }
+        if self.known.len() > model.process_count() {
+            self.known.retain(|&key, _| model.process(key).is_some());
         }
     }
 
@@ -68,7 +76,7 @@ impl Normals {
             Field::Disk => 2,
             _ => return false,
         };
-        self.0.get(&process).is_some_and(|normal| normal.off[followed])
+        self.known.get(&process).is_some_and(|normal| normal.off[followed])
     }
 }
 

@@ -1,0 +1,104 @@
+//! Drawing what is always there: places, the way to where we are, the footer, and what lies over them.
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+
+use super::{App, MIN_SIZE, Parts, Popup};
+use crate::model::Model;
+use crate::ui::{draw, footer, format, status};
+
+impl App {
+    pub(super) fn render_too_small(&self, area: Rect, buf: &mut Buffer) {
+        let text = format!("sberf needs {}x{}, this is {}x{}", MIN_SIZE.0, MIN_SIZE.1, area.width, area.height);
+        let line = draw::line(area, area.height / 2);
+        let width = format::width(&text) as u16;
+        let middle = draw::centred(line, width, 1);
+        draw::put(buf, middle.x, middle.y, &text, middle.width, self.theme.warn());
+    }
+
+    pub(super) fn render_parts(&self, model: &Model, parts: Parts, buf: &mut Buffer) {
+        status::render(&self.status(model), model, &self.theme, parts.status, buf);
+        self.render_places(model, parts.places, buf);
+        match model.span() {
+            None => self.render_loading(parts.body, buf),
+            Some(_) => self.pane().render(model, &self.theme, parts.body, buf),
+        }
+        self.render_footer(parts.footer, buf);
+        for popup in &self.popups {
+            match popup {
+                Popup::Help(help) => help.render(model, &self.theme, parts.body, buf),
+                Popup::Prompt(prompt) => prompt.render(&self.theme, parts.footer, buf),
+                Popup::Picker(picker) => picker.render(&self.theme, parts.body, buf),
+                Popup::Signal(popup) => popup.render(&self.theme, parts.body, buf),
+                Popup::Quality(popup) => popup.render(&self.theme, parts.body, buf),
+            }
+        }
+    }
+
+    pub(super) fn status(&self, model: &Model) -> status::Status {
+        status::Status {
+            interval: self.interval(model),
+            paused: self.paused,
+            behind: self.behind,
+            past_ns: model
+                .is_past()
+                .then(|| model.newest_ns().saturating_sub(model.span().map_or(0, |span| span.end_ns))),
+            replay: self.options.replay,
+            ended: self.ended,
+            utc_offset_s: self.options.utc_offset_s,
+            samples: self.samples,
+        }
+    }
+
+    pub(super) fn render_loading(&self, area: Rect, buf: &mut Buffer) {
+        let text = format!("{} …", self.loading);
+        let middle = draw::centred(area, format::width(&text) as u16, 1);
+        draw::put(buf, middle.x, middle.y, &text, middle.width, self.theme.header());
+    }
+
+    /// The places, or the way to where we are.
+    pub(super) fn render_places(&self, model: &Model, area: Rect, buf: &mut Buffer) {
+        let stack = &self.places[self.at];
+        if !stack.inside.is_empty() {
+            return self.render_breadcrumb(model, area, buf);
+        }
+        for (index, (start, _)) in self.tabs(area).enumerate() {
+            let place = &self.places[index].place;
+            let style = if index == self.at { self.theme.accent() } else { self.theme.dim() };
+            let x = draw::put(buf, start, area.y, &place.number.to_string(), 1, self.theme.accent());
+            draw::put(buf, x + 1, area.y, place.name, area.right().saturating_sub(x + 1), style);
+        }
+        self.render_order_held(area, buf);
+    }
+
+    pub(super) fn render_order_held(&self, area: Rect, buf: &mut Buffer) {
+        if self.order_held {
+            draw::put_right(buf, area, " order held ", self.theme.warn());
+        }
+    }
+
+    pub(super) fn render_breadcrumb(&self, model: &Model, area: Rect, buf: &mut Buffer) {
+        let stack = &self.places[self.at];
+        let mut x =
+            draw::put(buf, area.x + 1, area.y, stack.place.name, area.width.saturating_sub(1), self.theme.dim());
+        for pane in &stack.inside {
+            x = draw::put(buf, x, area.y, " › ", area.right().saturating_sub(x), self.theme.border());
+            x = draw::put(buf, x, area.y, &pane.title(model), area.right().saturating_sub(x), self.theme.accent());
+        }
+        let x = (x + 3).min(area.right());
+        let rest = Rect { x, width: area.right() - x, ..area };
+        let about = self.pane().about(model);
+        draw::put(buf, rest.x, rest.y, &about, rest.width, self.theme.text());
+        self.render_order_held(area, buf);
+    }
+
+    pub(super) fn render_footer(&self, area: Rect, buf: &mut Buffer) {
+        match &self.message {
+            Some(message) => {
+                let style = self.theme.warn();
+                draw::put(buf, area.x + 1, area.y, message, area.width.saturating_sub(1), style);
+            }
+            None => footer::render(self.pane().context(), &self.theme, area, buf),
+        }
+    }
+}
