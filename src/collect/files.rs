@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, openat};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::elf::{self, ElfFacts, Role, Root};
@@ -40,8 +40,8 @@ pub struct CodeFile {
     pub module: ModuleId,
     /// Open on the file, while it is among the recently used.
     pub path: Option<Arc<OwnedFd>>,
-    /// Its path as a process sees it that has it mapped, and that process, while it is remembered.
-    pub seen: (Arc<str>, Weak<OwnedFd>),
+    /// Its path as a process sees it that has it mapped, and while it is held open the directory of that process in procfs.
+    pub seen: (Arc<str>, Option<Arc<OwnedFd>>),
     /// `None`: it could not be opened.
     key: Option<FileKey>,
     facts: Facts,
@@ -120,11 +120,19 @@ impl Files {
     ) -> usize {
         let opened = process.and_then(|process| open_mapped(process, mapping));
         let index = self.find_opened(opened, mapping, is_program, interner, names);
-        // The newest one lives longest, mostly.
-        if let (Some(process), Some(file)) = (process, self.files.get_mut(index)) {
-            file.seen = (mapping.path.as_str().into(), Arc::downgrade(process));
+        if let Some(process) = process {
+            self.see(index, process, mapping);
         }
         index
+    }
+
+    /// Notes which process has it mapped. Of several, the newest lives longest, mostly.
+    pub fn see(&mut self, index: usize, process: &Arc<OwnedFd>, mapping: &Mapping) {
+        if let Some(file) = self.files.get_mut(index)
+            && file.path.is_some()
+        {
+            file.seen = (mapping.path.as_str().into(), Some(Arc::clone(process)));
+        }
     }
 
     /// The same with the file that was opened, if it could be.
@@ -234,7 +242,7 @@ impl Files {
             self.pending.push(index);
         }
         let module = interner.module(module, names);
-        let seen = (mapping.path.as_str().into(), Weak::new());
+        let seen = (mapping.path.as_str().into(), None);
         let key = opened.as_ref().map(|(key, _)| *key);
         self.files.push(CodeFile { module, path: None, seen, key, facts, used: 0 });
         self.by_module.insert(module, index);
@@ -276,7 +284,7 @@ impl Files {
         }
         let held = self.files.iter_mut().filter(|file| file.path.is_some());
         if let Some(oldest) = held.min_by_key(|file| file.used) {
-            oldest.path = None;
+            (oldest.path, oldest.seen.1) = (None, None);
             self.open -= 1;
         }
     }

@@ -8,7 +8,7 @@
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::elf::Root;
@@ -78,6 +78,8 @@ pub struct TabledFile {
     pub mapping: Mapping,
     /// It is what that process executes.
     pub is_program: bool,
+    /// The directory of that process in procfs.
+    pub process: Arc<OwnedFd>,
 }
 
 /// What has a table.
@@ -204,8 +206,9 @@ impl Resolver {
 
     /// A file has a table, and frames in it are told by this tag from now on.
     pub fn tabled_file(&mut self, tag: Tag, file: TabledFile, names: &mut Names) {
-        let TabledFile { opened, mapping, is_program } = file;
+        let TabledFile { opened, mapping, is_program, process } = file;
         let index = self.files.find_opened(Some(opened), &mapping, is_program, &mut self.interner, names);
+        self.files.see(index, &process, &mapping);
         self.tabled.insert(tag, Tabled::File(index));
     }
 
@@ -463,7 +466,7 @@ impl Finder<'_> {
             && let Some(image) = &self.fixed.vdso
         {
             let (file, path) = (Arc::clone(image), Arc::from("[vdso]"));
-            let code = Code::Elf(CodeFile { module, file, path, process: Weak::new() });
+            let code = Code::Elf(CodeFile { module, file, path, process: None });
             self.pending.push(Want { frame, code, offset });
         }
         Located::new(frame)

@@ -16,6 +16,7 @@ mod disk;
 mod dwarf;
 mod life;
 mod machine;
+mod names;
 mod places;
 mod procfs;
 mod programs;

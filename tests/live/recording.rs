@@ -11,8 +11,8 @@ use sberf::collect::{Request, Source, SourceError};
 use sberf::model::folded::{self, FoldedLens};
 use sberf::model::{Limits, Model, Window};
 use sberf::tick::{
-    Batch, CpuTick, DiskOp, Event, Frame, FrameId, Hist, Loss, Module, ModuleId, Names, Session, Stack, StackId,
-    StateNs, Symbol, ThreadTick, Tick,
+    Batch, CpuTick, Detail, DiskOp, Event, Frame, FrameId, FrameKind, Hist, Loss, Module, ModuleId, Names, Session,
+    Stack, StackId, StateNs, Symbol, ThreadTick, Tick,
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -75,6 +75,34 @@ impl Recording {
         self.wait_for(NAMES, |heard| nameless(heard, tgid) == 0);
     }
 
+    /// Waits until the details of these frames have come.
+    pub fn wait_details(&self, frames: &[(FrameId, Frame)]) {
+        let told = |heard: &[Batch]| {
+            let told: HashSet<FrameId> = names(heard).flat_map(|names| &names.details).map(|(id, _)| *id).collect();
+            frames.iter().all(|(id, _)| told.contains(id))
+        };
+        assert!(self.wait_for(PATIENCE, told), "no details within {PATIENCE:?}");
+    }
+
+    /// Waits until something has such a name; false if nothing has for so long.
+    pub fn wait_symbol(&self, patience: Duration, is_it: impl Fn(&str) -> bool) -> bool {
+        self.wait_for(patience, |heard| {
+            names(heard).flat_map(|names| &names.symbols).any(|(_, symbol)| is_it(&symbol.function))
+        })
+    }
+
+    /// Frames so far of the modules with that path.
+    pub fn frames_of(&self, path: &str) -> Vec<(FrameId, Frame)> {
+        let heard = self.heard.batches.lock().expect("no panic under the lock");
+        let modules: HashSet<ModuleId> = names(&heard)
+            .flat_map(|names| &names.modules)
+            .filter(|(_, module)| module.path == path)
+            .map(|(id, _)| *id)
+            .collect();
+        let frames = names(&heard).flat_map(|names| &names.frames).filter(|(_, frame)| modules.contains(&frame.module));
+        frames.copied().collect()
+    }
+
     fn wait_for(&self, patience: Duration, enough: impl Fn(&[Batch]) -> bool) -> bool {
         let heard = self.heard.batches.lock().expect("no panic under the lock");
         let waiting = |heard: &mut Vec<Batch>| !enough(heard) && !self.thread.is_finished();
@@ -94,6 +122,14 @@ impl Recording {
         let heard = std::mem::take(&mut *self.heard.batches.lock().expect("no panic under the lock"));
         Recorded::new(self.session, heard)
     }
+}
+
+/// All names that were told, in order.
+fn names(heard: &[Batch]) -> impl Iterator<Item = &Names> {
+    heard.iter().map(|batch| match batch {
+        Batch::Tick(tick) => &tick.names,
+        Batch::Names(names) => &**names,
+    })
 }
 
 /// Frames of a process's stacks that have no symbol yet.
@@ -120,6 +156,7 @@ pub struct Recorded {
     pub session: Session,
     pub batches: Vec<Batch>,
     symbols: HashMap<FrameId, Symbol>,
+    details: HashMap<FrameId, Detail>,
     frames: HashMap<FrameId, Frame>,
     modules: HashMap<ModuleId, Module>,
     stacks: HashMap<StackId, Stack>,
@@ -131,16 +168,12 @@ impl Recorded {
             session,
             batches: Vec::new(),
             symbols: HashMap::new(),
+            details: HashMap::new(),
             frames: HashMap::new(),
             modules: HashMap::new(),
             stacks: HashMap::new(),
         };
-        for batch in &batches {
-            match batch {
-                Batch::Tick(tick) => seen.learn(&tick.names),
-                Batch::Names(names) => seen.learn(names),
-            }
-        }
+        names(&batches).for_each(|names| seen.learn(names));
         seen.batches = batches;
         seen.check_spans();
         seen
@@ -150,6 +183,7 @@ impl Recorded {
         self.symbols.extend(names.symbols.iter().cloned());
         self.frames.extend(names.frames.iter().copied());
         self.modules.extend(names.modules.iter().cloned());
+        self.details.extend(names.details.iter().cloned());
         self.stacks.extend(names.stacks.iter().cloned());
     }
 
@@ -254,6 +288,17 @@ impl Recorded {
     pub fn place(&self, id: FrameId) -> Option<(Frame, &Module)> {
         let frame = *self.frames.get(&id)?;
         Some((frame, self.modules.get(&frame.module)?))
+    }
+
+    /// What debug information says of a frame, once that was told.
+    pub fn detail(&self, frame: FrameId) -> Option<&Detail> {
+        self.details.get(&frame)
+    }
+
+    /// Frames of that kind of code that nobody named.
+    pub fn nameless_of_kind(&self, kind: FrameKind) -> Vec<u64> {
+        let nameless = self.frames.iter().filter(|(id, frame)| frame.kind == kind && !self.symbols.contains_key(id));
+        nameless.map(|(_, frame)| frame.offset).collect()
     }
 
     /// Functions of a stack, root first; `?` for one without a name.

@@ -27,21 +27,31 @@ pub struct Seen<'a> {
 
 /// The file with symbols and debug information that belongs to `object`.
 pub fn find(object: &Object, seen: &Seen<'_>) -> Option<Object> {
-    let candidates = candidates(object, seen.path);
-    if candidates.is_empty() {
+    let id = object.build_id();
+    let link = object.debug_link();
+    if id.is_none() && link.is_none() {
         return None;
     }
-    let id = object.build_id();
     let own_root = root_of("/proc/self");
     let theirs = seen.process.and_then(|process| openat(process, "root", OPEN_DIR, Mode::empty()).ok());
     // Most processes have the root that we have.
     let theirs = theirs.filter(|theirs| !own_root.as_ref().is_some_and(|own| is_same(own, theirs)));
-    [theirs, own_root].into_iter().flatten().find_map(|root| {
-        candidates.iter().find_map(|candidate| {
+    let below = theirs.as_ref().and(seen.process).and_then(|process| path_below_root(process, seen.path));
+    let roots = [(theirs, below.as_deref().unwrap_or(seen.path)), (own_root, seen.path)];
+    roots.into_iter().filter_map(|(root, path)| Some((root?, path))).find_map(|(root, path)| {
+        candidates(id.as_deref(), link.as_ref(), path).into_iter().find_map(|candidate| {
             let found = Object::open(Arc::new(open_below(&root, &candidate.path)?))?;
             belongs(object, id.as_deref(), &found, candidate.crc).then_some(found)
         })
     })
+}
+
+/// The path of a file below the root of a process: its root may be a directory of its mounts, and paths are told from the
+/// root of those.
+fn path_below_root(process: &OwnedFd, path: &str) -> Option<String> {
+    let root = rustix::fs::readlinkat(process, "root", Vec::new()).ok()?.into_string().ok()?;
+    let below = path.strip_prefix(&root)?;
+    (root != "/" && below.starts_with('/')).then(|| below.to_owned())
 }
 
 /// A path below the root, and the checksum of what should be there.
@@ -51,16 +61,16 @@ struct Candidate {
     crc: Option<u32>,
 }
 
-fn candidates(object: &Object, path: &str) -> Vec<Candidate> {
+fn candidates(id: Option<&[u8]>, link: Option<&(String, u32)>, path: &str) -> Vec<Candidate> {
     let mut candidates = Vec::new();
-    if let Some(path) = object.build_id().and_then(|id| by_build_id(&id)) {
+    if let Some(path) = id.and_then(by_build_id) {
         candidates.push(Candidate { path, crc: None });
     }
-    if let Some((name, crc)) = object.debug_link()
+    if let Some((name, crc)) = link
         && let Some((dir, _)) = path.trim_start_matches('/').rsplit_once('/')
     {
         let paths = [format!("{dir}/{name}"), format!("{dir}/.debug/{name}"), format!("{DEBUG_DIR}/{dir}/{name}")];
-        candidates.extend(paths.map(|path| Candidate { path, crc: Some(crc) }));
+        candidates.extend(paths.map(|path| Candidate { path, crc: Some(*crc) }));
     }
     candidates
 }

@@ -35,7 +35,7 @@ impl DebugFile {
     fn open(file: &CodeFile) -> Option<Self> {
         let object = Object::open(Arc::new(file.open()?))?;
         let here = object.section(".debug_info").is_some();
-        let separate = if here { None } else { Some(file.seen(|seen| debug_file::find(&object, seen))?) };
+        let separate = if here { None } else { Some(debug_file::find(&object, &file.seen())?) };
         let info = DebugInfo::open(separate.as_ref().unwrap_or(&object), UNPACKED_BYTES).ok()?;
         Some(DebugFile { object, info })
     }

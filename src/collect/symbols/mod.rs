@@ -21,8 +21,8 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use self::debug_file::Seen;
@@ -50,8 +50,8 @@ pub struct CodeFile {
     pub file: Arc<OwnedFd>,
     /// Its path where a process sees it.
     pub path: Arc<str>,
-    /// The directory in procfs of that process, while we remember it.
-    pub process: Weak<OwnedFd>,
+    /// The directory in procfs of that process, which may be gone.
+    pub process: Option<Arc<OwnedFd>>,
 }
 
 impl CodeFile {
@@ -60,10 +60,9 @@ impl CodeFile {
         File::open(format!("/proc/self/fd/{}", self.file.as_raw_fd())).ok()
     }
 
-    /// Calls `with` with how it is seen.
-    fn seen<T>(&self, with: impl FnOnce(&Seen<'_>) -> T) -> T {
-        let process = self.process.upgrade();
-        with(&Seen { path: &self.path, process: process.as_deref() })
+    /// How that process sees it.
+    fn seen(&self) -> Seen<'_> {
+        Seen { path: &self.path, process: self.process.as_deref() }
     }
 }
 

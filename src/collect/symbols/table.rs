@@ -175,7 +175,12 @@ impl Strings {
             let most = self.bytes.saturating_sub(place).min(MAX_NAME);
             match bytes.iter().position(|&byte| byte == 0) {
                 Some(0) => return None,
-                Some(end) => return Some(String::from_utf8_lossy(bytes.get(..end)?).into_owned()),
+                Some(end) => {
+                    let name = bytes.get(..end)?;
+                    // `read@@GLIBC_2.2.5`: which version it is of says nothing here.
+                    let version = name.iter().skip(1).position(|&byte| byte == b'@').map_or(end, |at| at + 1);
+                    return Some(String::from_utf8_lossy(name.get(..version)?).into_owned());
+                }
                 // Longer names are none of a program's.
                 None if room >= most => return None,
                 None => room = (room * 16).min(most),

@@ -65,15 +65,22 @@ impl NameWorker {
 
     /// Answers until nobody asks any more.
     pub fn run(&mut self, messages: &Receiver<Message>) {
+        let mut looked = Instant::now();
         loop {
-            let first = match self.jit.is_waiting() || !self.later.is_empty() {
-                true => messages.recv_timeout(BETWEEN_LOOKS),
+            let waits = self.jit.is_waiting() || !self.later.is_empty();
+            let first = match waits {
+                true => messages.recv_timeout(BETWEEN_LOOKS.saturating_sub(looked.elapsed())),
                 false => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             match first {
                 Ok(first) => self.take(std::iter::once(first).chain(messages.try_iter())),
-                Err(RecvTimeoutError::Timeout) => self.look_again(),
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
+            }
+            // On a busy machine there is always another message.
+            if waits && looked.elapsed() >= BETWEEN_LOOKS {
+                self.look_again();
+                looked = Instant::now();
             }
             if self.stop.load(Ordering::Relaxed) {
                 return;
@@ -154,7 +161,7 @@ impl NameWorker {
     fn hold(&mut self, file: &CodeFile) -> Option<&FileNames> {
         let held = self.files.iter().position(|(module, _)| *module == file.module);
         let held = held.and_then(|at| self.files.remove(at)).unwrap_or_else(|| {
-            let names = file.open().and_then(|opened| file.seen(|seen| FileNames::open(opened, seen)));
+            let names = file.open().and_then(|opened| FileNames::open(opened, &file.seen()));
             self.files_bytes += bytes_of(&names);
             (file.module, names)
         });

@@ -359,12 +359,12 @@ impl<'a> Builder<'a> {
     }
 
     /// Whether a frame may be none. By convention code made at run time has frame pointers; code of a file that has no table
-    /// may use that register for anything.
+    /// may use that register for anything. But what led astray does not reach the thread's first function.
     fn is_guess(&self, stack: &Stack, at: usize, found: FoundBy) -> bool {
         let callee = || stack.frames.get(at + 1).and_then(|frame| self.model.labels.of(*frame)).map(|of| of.kind);
         match found {
             FoundBy::Guess => true,
-            FoundBy::FramePointer => callee() == Some(FrameKind::User),
+            FoundBy::FramePointer => stack.end != StackEnd::Complete && callee() == Some(FrameKind::User),
             FoundBy::Registers | FoundBy::Table | FoundBy::Signal | FoundBy::Thunk => false,
         }
     }

@@ -321,7 +321,7 @@ fn every_frame_says_how_it_was_found_and_guesses_are_marked() {
         // `main` was found by the frame pointer of what has no table, `a` by that of code made at run time.
         Stack {
             frames: frames(&[0, 1, 3]),
-            end: StackEnd::Complete,
+            end: StackEnd::NotCode,
             walk: mixed(&[FramePointer, FramePointer, Registers]),
         },
     ];
@@ -329,13 +329,21 @@ fn every_frame_says_how_it_was_found_and_guesses_are_marked() {
     tick.stacks = vec![weight(7, Lens::OnCpu, 0, 5), weight(7, Lens::OnCpu, 1, 2)];
     model.apply(tick);
     let told = [
-        "main?: table 5, frame pointer 2",
-        "a: table 5, frame pointer 2",
+        "main: table 5",
+        "a: table 5",
         "b: registers 5",
-        "jit: registers 2",
         "read: ",
+        "[return to no code]: ",
+        "main?: frame pointer 2",
+        "a: frame pointer 2",
+        "jit: registers 2",
     ];
     let mut lines = found(&model);
     lines.sort_by_key(|line| told.iter().position(|told| told == line));
     assert_eq!(lines, told);
+    // One that reached the first function has proved itself.
+    let walk = mixed(&[FramePointer, FramePointer, Registers]);
+    let stack = Stack { frames: frames(&[0, 1, 3]), end: StackEnd::Complete, walk };
+    model.learn(Names { stacks: vec![(StackId(1), stack)], ..Names::default() });
+    assert!(found(&model).contains(&"main: table 5, frame pointer 2".into()), "{:?}", found(&model));
 }

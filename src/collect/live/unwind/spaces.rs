@@ -66,7 +66,7 @@ pub struct Place {
 /// What is mapped in one process.
 pub struct Space {
     /// Its directory in procfs; `None` if it is gone.
-    pub dir: Option<OwnedFd>,
+    pub dir: Option<Arc<OwnedFd>>,
     /// By rising address.
     pub places: Vec<Place>,
     asked: Instant,
@@ -143,7 +143,7 @@ impl Spaces {
             Some(_) => iterate_process(self.iterator.as_fd(), process.tgid).unwrap_or_default(),
             None => Vec::new(),
         };
-        Space { dir, places: places(&told), asked: now }
+        Space { dir: dir.map(Arc::new), places: places(&told), asked: now }
     }
 }
 

@@ -294,7 +294,7 @@ impl Worker {
             return;
         }
         let (paths, program) = (space.paths(), space.program());
-        let Some(dir) = space.dir.as_ref().and_then(|dir| dir.try_clone().ok()) else { return };
+        let Some(dir) = space.dir.clone() else { return };
         for (key, place) in files {
             if let Some(mapping) = paths.iter().find(|mapping| mapping.start == place.start) {
                 let is_program = program.as_deref() == Some(mapping.path.as_str());
@@ -304,7 +304,7 @@ impl Worker {
     }
 
     /// Publishes a file, without any window.
-    fn add(&mut self, key: FileKey, dir: &OwnedFd, mapping: &Mapping, local: bool, is_program: bool) {
+    fn add(&mut self, key: FileKey, dir: &Arc<OwnedFd>, mapping: &Mapping, local: bool, is_program: bool) {
         if self.store.find(key).is_some() {
             return;
         }
@@ -317,7 +317,7 @@ impl Worker {
             return;
         };
         let (extent, now) = (table.extent(), self.now());
-        let file = TabledFile { opened, mapping: mapping.clone(), is_program };
+        let file = TabledFile { opened, mapping: mapping.clone(), is_program, process: Arc::clone(dir) };
         self.store.maps().announce(Some(Next::File(Box::new(file))));
         let published = self.store.publish(key, extent, now);
         self.store.maps().announce(None);
