@@ -492,7 +492,7 @@ impl Worker {
 }
 
 /// Gives the rules of rows our numbers.
-fn renumber(window: &mut Window, ours: &Vec<u16>) {
+fn renumber(window: &mut Window, ours: &[u16]) {
     for row in &mut window.rows {
         // Every row's rule came with it or before.
         *row = Row::new(row.pc(), ours.get(usize::from(row.rule())).copied().unwrap_or_default());
