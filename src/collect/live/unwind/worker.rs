@@ -446,8 +446,8 @@ impl Worker {
         let (table, mut window, rules) = made?;
         self.keep(id, table, false);
         let mut new = 0;
-        let rules = rules.packed().iter().map(|&packed| self.rules.index(Rule::unpack(packed), &mut new)).collect();
-        renumber(&mut window, &rules);
+        let ours = rules.packed().iter().map(|&packed| self.rules.index(Rule::unpack(packed), &mut new));
+        renumber(&mut window, &ours.collect::<Vec<_>>());
         Some(window)
     }
 
