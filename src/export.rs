@@ -9,7 +9,7 @@ use std::time::Duration;
 use sberf::collect::capture::Pace;
 use sberf::model::folded::{self, FoldedLens};
 use sberf::model::{Limits, Model, TreeQuery, Window, json};
-use sberf::tick::{Batch, ProcessKey, Session};
+use sberf::tick::{Batch, Frame, FrameId, ProcessKey, Session};
 
 use crate::cli::{Export, Format, Lens, Observe, Top, Unwind, WALKS_PER_S};
 use crate::command::{self, Running};
@@ -30,7 +30,7 @@ pub fn run(args: Export) -> Result<(), Failure> {
     match args.format {
         Format::Folded => {
             let linger = if args.file.is_none() { NAMES_LATE } else { Duration::ZERO };
-            let mut stacks = Stacks { model: model(Session::default()), cut, linger };
+            let mut stacks = Stacks { model: model(Session::default()), cut, linger, asked: Vec::new() };
             // What was read before the damage is written, and the damage is said.
             let result = drive(feed, &mut stacks, None);
             stacks.write(args.lens, args.pid, &mut output)?;
@@ -109,6 +109,8 @@ struct Stacks {
     model: Model,
     cut: Cut,
     linger: Duration,
+    /// Frames whose details were asked for.
+    asked: Vec<FrameId>,
 }
 
 impl Stacks {
@@ -145,6 +147,17 @@ impl Sink for Stacks {
 
     fn linger(&self) -> Duration {
         self.linger
+    }
+
+    /// Inlined functions are frames of the file. What was recorded can be asked no more.
+    fn asks(&mut self) -> Vec<(FrameId, Frame)> {
+        let frames = if self.linger.is_zero() { Vec::new() } else { self.model.all_plain_frames() };
+        self.asked = frames.iter().map(|(id, _)| *id).collect();
+        frames
+    }
+
+    fn is_answered(&self) -> bool {
+        !self.asked.iter().any(|frame| self.model.is_plain(*frame))
     }
 }
 

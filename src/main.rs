@@ -5,6 +5,7 @@
 mod cli;
 mod command;
 mod export;
+mod exports;
 mod feed;
 mod held;
 mod look;

@@ -10,7 +10,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use sberf::collect::Request;
-use sberf::tick::{Batch, Session};
+use sberf::tick::{Batch, Frame, FrameId, Session};
 
 use crate::cli::Record;
 use crate::command::{self, Ended, Running};
@@ -19,6 +19,8 @@ use crate::{Failure, look, source};
 
 /// Names of what the last tick saw for the first time are found by then, as a rule.
 pub const NAMES_LATE: Duration = Duration::from_millis(700);
+/// Details are waited for so long: debug information of large programs takes a second or two.
+const DETAILS_LATE: Duration = Duration::from_secs(15);
 
 /// Whoever takes in what a source yields, without a screen.
 pub trait Sink {
@@ -29,6 +31,14 @@ pub trait Sink {
     /// For how long names may still arrive once there are ticks enough.
     fn linger(&self) -> Duration {
         Duration::ZERO
+    }
+    /// Frames whose details it wants then, which takes longer.
+    fn asks(&mut self) -> Vec<(FrameId, Frame)> {
+        Vec::new()
+    }
+    /// Everything that was asked for has come.
+    fn is_answered(&self) -> bool {
+        true
     }
 }
 
@@ -65,7 +75,7 @@ impl<S: Sink> Drive<'_, S> {
     /// Yields true if the sink wants no more ticks, not even those under way.
     fn until_enough(&mut self, feed: &Feed, signals: &Receiver<i32>) -> Result<bool, Failure> {
         let (mut lingered, mut patience) = (never(), never());
-        let mut enough = false;
+        let (mut enough, mut asked) = (false, false);
         loop {
             let command_ended = self.running().map_or_else(never, |command| command.ended().clone());
             let news = select! {
@@ -82,12 +92,25 @@ impl<S: Sink> Drive<'_, S> {
                     feed.request(Request::EndTick);
                     continue;
                 }
-                recv(lingered) -> _ => return Ok(enough),
+                recv(lingered) -> _ => {
+                    let asks = if asked { Vec::new() } else { self.sink.asks() };
+                    if asks.is_empty() {
+                        return Ok(enough);
+                    }
+                    asked = true;
+                    feed.request(Request::Detail(asks));
+                    lingered = after(DETAILS_LATE);
+                    continue;
+                }
                 recv(patience) -> _ => return Ok(enough),
             };
             match news {
                 Err(_) => return Ok(enough),
-                Ok(News::Batch(Batch::Tick(_))) if enough => {}
+                // What it counts belongs to nobody; what it names may have been asked for.
+                Ok(News::Batch(Batch::Tick(tick))) if enough => {
+                    let names = Box::new(tick.names);
+                    self.news(News::Batch(Batch::Names(names)))?;
+                }
                 Ok(news) => {
                     let wants_more = self.news(news)?;
                     if !wants_more && !enough {
@@ -95,6 +118,9 @@ impl<S: Sink> Drive<'_, S> {
                         lingered = after(self.sink.linger());
                     }
                 }
+            }
+            if asked && self.sink.is_answered() {
+                return Ok(enough);
             }
         }
     }

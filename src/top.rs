@@ -17,10 +17,11 @@ use sberf::ui::signal::Signal;
 use sberf::ui::{Action, Theme};
 
 use crate::command::{self, Ended, Running};
+use crate::exports::Exports;
 use crate::feed::{Feed, News};
 use crate::held::Held;
 use crate::screen::Screen;
-use crate::{Failure, export, save, terminal};
+use crate::{Failure, save, terminal};
 
 /// Frames are at least so far apart when ticks drive them …
 const FRAME: Duration = Duration::from_millis(33);
@@ -102,6 +103,8 @@ struct Top {
     app: App,
     screen: Screen,
     held: Held,
+    /// Folded files that wait for names.
+    exports: Exports,
     /// Says what became of what is being saved.
     saving: Option<Receiver<String>>,
     /// The tick to be looked at; `Some(None)`: the newest.
@@ -140,6 +143,7 @@ impl Top {
             app,
             screen,
             held,
+            exports: Exports::default(),
             saving: None,
             look: None,
             steps: 0,
@@ -175,6 +179,7 @@ impl Top {
                 recv(signals) -> signal => self.signal(signal.unwrap_or(SIGHUP))?,
                 default(self.until_due()) => None,
             };
+            self.write_exports(false);
             if let Some(end) = end {
                 return Ok(end);
             }
@@ -196,6 +201,9 @@ impl Top {
 
     /// Lets what is being saved be saved whole, and says where.
     fn end_saving(&mut self) {
+        for said in self.exports.write(&self.model, true) {
+            crate::say(&said);
+        }
         if let Some(said) = self.saving.take().and_then(|saving| saving.recv().ok()) {
             crate::say(&said);
         }
@@ -229,6 +237,10 @@ impl Top {
     }
 
     fn until_due(&self) -> Duration {
+        self.until_frame().min(self.exports.patience().unwrap_or(Duration::MAX))
+    }
+
+    fn until_frame(&self) -> Duration {
         match (self.due, self.drawn) {
             (Some(gap), Some(drawn)) if !self.screen.is_busy() => gap.saturating_sub(drawn.elapsed()),
             (Some(_), None) => Duration::ZERO,
@@ -292,8 +304,14 @@ impl Top {
                 Action::Look(tick) => self.look = Some(tick),
                 Action::Step => self.step(),
                 Action::ExportFolded { query, file } => {
-                    let said = export::folded_file(&self.model, &query, &file);
-                    self.app.notify(said);
+                    let asks = self.exports.begin(&self.model, query, file);
+                    // Nobody answers for what was recorded, or while the picture is held.
+                    let at_once = self.replay || self.app.is_paused() || self.feed.is_none();
+                    if !at_once && !asks.is_empty() {
+                        self.app.notify("looking for lines and inlined functions …");
+                        self.request(Request::Detail(asks));
+                    }
+                    self.write_exports(at_once);
                 }
                 Action::SaveCapture { file } => {
                     let said = self.save(&file);
@@ -315,6 +333,13 @@ impl Top {
             }
         }
         false
+    }
+
+    fn write_exports(&mut self, all: bool) {
+        for said in self.exports.write(&self.model, all) {
+            self.app.notify(said);
+            self.draw_within(FRAME);
+        }
     }
 
     /// Shows the tick that was asked for last: keys may come faster than ticks can be rebuilt.

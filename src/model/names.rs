@@ -114,6 +114,11 @@ impl NameTable {
         self.plain.shrink_to_fit();
     }
 
+    /// Whether it is in a file and its details have not been told.
+    pub(super) fn is_plain(&self, frame: FrameId) -> bool {
+        self.plain.contains(&frame)
+    }
+
     /// Frames in files, whose details nobody told yet.
     pub(super) fn plain(&self) -> impl Iterator<Item = FrameId> + '_ {
         self.plain.iter().copied()

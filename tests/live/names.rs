@@ -158,6 +158,30 @@ fn inlined_functions_and_lines_once_they_are_asked_for() {
 }
 
 #[test]
+fn an_export_of_the_live_machine_has_inlined_functions() {
+    let Some(_machine) = machine() else { return };
+    let mut work = Workload::prepare("names", &["inline", "60"]);
+    work.go();
+    let output = Command::new(env!("CARGO_BIN_EXE_sberf"))
+        .args(["export", "--duration", "1.5", "--pid", &work.pid().to_string()])
+        .output()
+        .expect("it runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let weight =
+        |line: &str| line.rsplit_once(' ').and_then(|(_, weight)| weight.parse::<u64>().ok()).expect("a weight");
+    let (mut all, mut inlined) = (0, 0);
+    for line in text.lines() {
+        all += weight(line);
+        inlined += if line.contains("main;work;middle_[i];leaf_[i]") { weight(line) } else { 0 };
+    }
+    assert!(
+        all >= 30 && inlined * 10 > all * 9,
+        "{inlined} of {all}: {text} {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[test]
 fn a_deleted_program_that_ended_keeps_its_names() {
     let Some(_machine) = machine() else { return };
     let copy = Copy::of("names");

@@ -171,6 +171,16 @@ impl Model {
         self.names.plain().filter(wanted).filter_map(|id| Some((id, *self.names.frames.get(&id)?))).collect()
     }
 
+    /// All frames in files whose details nobody told yet.
+    pub fn all_plain_frames(&self) -> Vec<(FrameId, Frame)> {
+        self.names.plain().filter_map(|id| Some((id, *self.names.frames.get(&id)?))).collect()
+    }
+
+    /// Whether a frame is in a file and nobody has told its details yet.
+    pub fn is_plain(&self, frame: FrameId) -> bool {
+        self.names.is_plain(frame)
+    }
+
     /// What stands behind a node. `path` are the ids from the root down to it.
     pub fn behind(&self, query: &TreeQuery, path: &[u64]) -> Behind {
         let mut builder = Builder::probe(self, query, path);
