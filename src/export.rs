@@ -48,7 +48,14 @@ pub fn ticks(args: Top) -> Result<(), Failure> {
     let feed = Feed::start(open, args.write)?;
     let left = args.count.unwrap_or(u64::MAX);
     let mut lines = Lines { model: None, output: output(None)?, left, cut: Cut::new(None) };
-    let ended = drive(feed, &mut lines, command.as_mut())?;
+    let ended = drive(feed, &mut lines, command.as_mut());
+    if look::is_watched()
+        && let Some(command) = &command
+        && let Some(written) = command.written()
+    {
+        crate::say(&format!("{} {written}", command.name()));
+    }
+    let ended = ended?;
     ended.map_or(Ok(()), |status| Err(Failure::Status(command::code(status))))
 }
 

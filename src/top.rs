@@ -213,7 +213,7 @@ impl Top {
     fn end_command(&mut self) {
         let Some(mut command) = self.command.take() else { return };
         command.end();
-        if let Some(written) = written(&command) {
+        if let Some(written) = command.written() {
             crate::say(&format!("{} {written}", command.name()));
         }
     }
@@ -223,7 +223,7 @@ impl Top {
         let command = self.command.as_ref()?;
         match end? {
             Ended::Exited(status) => {
-                let written = written(command).map_or(String::new(), |written| format!(", {written}"));
+                let written = command.written().map_or(String::new(), |written| format!(", {written}"));
                 self.app.notify(format!("{} {}{written}", command.name(), command::words(status)));
             }
             Ended::NotRun(why) => return Some(End::NotRun(why)),
@@ -511,13 +511,6 @@ impl Top {
         self.draw_within(Duration::ZERO);
         Ok(())
     }
-}
-
-/// Where what a command wrote is, if it wrote anything.
-fn written(command: &Running) -> Option<String> {
-    let path = command.output()?;
-    let len = path.metadata().ok().filter(|meta| meta.len() > 0)?.len();
-    Some(format!("wrote {len} bytes to {}", path.display()))
 }
 
 fn number(signal: Signal) -> rustix::process::Signal {

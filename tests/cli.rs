@@ -470,7 +470,8 @@ fn json_of_a_command_ends_with_it() {
         return println!("skipped: {why}");
     }
     let dir = tempfile::tempdir().unwrap();
-    let output = run(dir.path(), &["top", "--json", "--", "sh", "-c", "echo not for you; kill -9 $$"]);
+    let mut command = sberf(dir.path(), &["top", "--json", "--", "sh", "-c", "echo not for you; kill -9 $$"]);
+    let output = command.env("TMPDIR", dir.path()).output().unwrap();
     assert_eq!(output.status.code(), Some(128 + 9), "{}", text(&output.stderr));
     let lines = text(&output.stdout);
     assert!(!lines.is_empty() && lines.lines().all(|line| line.starts_with("{\"schema\":")), "{lines}");

@@ -127,9 +127,11 @@ impl Running {
         &self.ended
     }
 
-    /// Where what it writes goes.
-    pub fn output(&self) -> Option<&Path> {
-        self.output.as_deref()
+    /// Where what it wrote is, in words: `wrote 6 bytes to /tmp/…`. `None` if it wrote nothing, or where we write.
+    pub fn written(&self) -> Option<String> {
+        let path = self.output.as_ref()?;
+        let len = path.metadata().ok().filter(|meta| meta.len() > 0)?.len();
+        Some(format!("wrote {len} bytes to {}", path.display()))
     }
 
     /// Sends a signal, if it still runs: to all of its session, or to itself if it shares ours.
@@ -307,8 +309,9 @@ mod tests {
         };
         assert_eq!(status.code(), Some(7));
         assert_eq!(std::fs::read_to_string(&mark).unwrap().trim(), command.pid().to_string(), "it keeps its PID");
-        let output = command.output().unwrap().to_owned();
+        let output = command.output.clone().unwrap();
         assert_eq!(std::fs::read_to_string(&output).unwrap(), "said\n");
+        assert_eq!(command.written(), Some(format!("wrote 5 bytes to {}", output.display())));
         assert_eq!(output.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         drop(command);
         std::fs::remove_file(output).unwrap();
@@ -317,7 +320,7 @@ mod tests {
     #[test]
     fn one_that_was_never_let_go_ends_without_a_trace() {
         let command = running("touch /tmp/must-not-be");
-        let (pid, output) = (command.pid(), command.output().unwrap().to_owned());
+        let (pid, output) = (command.pid(), command.output.clone().unwrap());
         drop(command);
         assert!(!Path::new(&format!("/proc/{pid}")).exists());
         assert!(!output.exists() && !Path::new("/tmp/must-not-be").exists());
@@ -327,7 +330,7 @@ mod tests {
     fn one_that_will_not_end_is_made_to_with_all_its_session() {
         let mut command = running("trap '' TERM; sleep 600 & echo $!; wait; wait");
         command.release();
-        let output = command.output().unwrap().to_owned();
+        let output = command.output.clone().unwrap();
         let said = || std::fs::read_to_string(&output).unwrap_or_default();
         while said().is_empty() {
             std::thread::sleep(Duration::from_millis(10));
