@@ -34,6 +34,8 @@ pub struct NameWorker {
     /// Files whose symbols were read, least recently used first; `None` for what is no ELF file.
     files: VecDeque<(ModuleId, Option<FileNames>)>,
     files_bytes: usize,
+    /// Memory of files and of the kernel, at most; of compilers' maps, at most.
+    limits: (usize, usize),
     results: Sender<Names>,
     stop: Arc<AtomicBool>,
     stats: Arc<SymbolStats>,
@@ -57,6 +59,7 @@ impl NameWorker {
             jit: PerfMaps::default(),
             files: VecDeque::new(),
             files_bytes: 0,
+            limits: (NAMES_BYTES, JIT_BYTES),
             results,
             stop,
             stats,
@@ -193,12 +196,12 @@ impl NameWorker {
     /// Lets go of what was not used for longest, and says what the rest takes.
     fn stay_bounded(&mut self) {
         let kernel = self.kernel.as_ref().map_or(0, |(kernel, _)| kernel.bytes());
-        while self.files_bytes + kernel > NAMES_BYTES
+        while self.files_bytes + kernel > self.limits.0
             && let Some((_, old)) = self.files.pop_front()
         {
             self.files_bytes -= bytes_of(&old);
         }
-        while self.jit.bytes() > JIT_BYTES && self.jit.evict() {}
+        while self.jit.bytes() > self.limits.1 && self.jit.evict() {}
         self.stats.names_bytes.store(self.files_bytes + kernel + self.jit.bytes(), Ordering::Relaxed);
     }
 }
@@ -212,5 +215,62 @@ fn group(want: &Want) -> Group {
         Code::Elf(file) => Group::Elf(file.module),
         Code::Kernel => Group::Kernel,
         Code::Jit(process, _) => Group::Jit(*process),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::collect::object::Object;
+    use crate::tick::FrameId;
+    use crossbeam_channel::unbounded;
+    use std::fs::File;
+
+    /// A file of this machine, as a module, and the offset of its code.
+    fn file(number: u32, path: &str) -> Option<(CodeFile, u64)> {
+        let object = Object::open(Arc::new(File::open(path).ok()?))?;
+        let file = Arc::new(File::open(path).ok()?.into());
+        let code = CodeFile { module: ModuleId(number), file, path: path.into(), process: None };
+        Some((code, object.section(".text")?.offset + 64))
+    }
+
+    #[test]
+    fn what_is_kept_stays_within_the_bound_and_what_went_is_read_again() {
+        let paths = ["/proc/self/exe", "/lib/x86_64-linux-gnu/libc.so.6", "/usr/bin/node", "/usr/bin/perl"];
+        let files: Vec<_> = (0..).zip(paths).filter_map(|(number, path)| file(number, path)).collect();
+        let (results, found) = unbounded();
+        let stats = Arc::new(SymbolStats::default());
+        let mut worker = NameWorker::new(results, Arc::new(AtomicBool::new(false)), Arc::clone(&stats));
+        let limit = 1 << 20;
+        worker.limits.0 = limit;
+        let mut asked = 0;
+        for round in 0..3 {
+            for (code, offset) in &files {
+                let wants = (0..50).map(|n| Want {
+                    frame: FrameId(n),
+                    code: Code::Elf(code.clone()),
+                    offset: offset + u64::from(n) * 64,
+                });
+                worker.take(std::iter::once(Message::Wants(wants.collect())));
+                worker.stay_bounded();
+                let named: usize = found.try_iter().map(|names| names.symbols.len()).sum();
+                assert!(named > 25, "{round}: {named} of 50 in {}", code.path);
+                assert!(stats.bytes() <= limit as u64, "{} in {}", stats.bytes(), code.path);
+                let known: usize = worker.files.iter().map(|(_, names)| bytes_of(names)).sum();
+                assert_eq!(known, worker.files_bytes);
+                asked += 50;
+            }
+        }
+        assert_eq!(stats.asked.load(Ordering::Relaxed), asked);
+        // What is no ELF file is looked at once.
+        let (mut other, _) = file(9, "/proc/self/exe").unwrap();
+        other.file = Arc::new(File::open("/proc/self/status").unwrap().into());
+        worker.take(std::iter::once(Message::Wants(vec![Want {
+            frame: FrameId(0),
+            code: Code::Elf(other),
+            offset: 0,
+        }])));
+        assert!(found.is_empty());
+        assert!(worker.files.back().is_some_and(|(module, names)| *module == ModuleId(9) && names.is_none()));
     }
 }
