@@ -10,8 +10,8 @@ use super::table::Slot;
 use super::track::Track;
 use super::{EVENTS_KEPT, Model, SLOW_KEPT};
 use crate::tick::{
-    Event, FrameId, Lens, Life, Loss, Names, ProcessFacts, ProcessIo, ProcessKey, SlowRequest, StackWeight, StateNs,
-    ThreadKey, ThreadTick, Tick,
+    Event, FrameId, Lens, Life, Loss, Names, ProcessFacts, ProcessIo, ProcessKey, SlowRequest, StackId, StackWeight,
+    StateNs, ThreadKey, ThreadTick, Tick,
 };
 
 /// A process and what belongs to it.
@@ -143,6 +143,23 @@ impl Model {
         let changed: Vec<FrameId> = self.names.learn(names);
         changed.into_iter().for_each(|frame| self.labels.update(frame, &self.names));
         self.names_version += 1;
+        let proved = self.names.take_proved();
+        if !proved.is_empty() {
+            self.count_proved(&proved);
+        }
+    }
+
+    /// Counts samples as complete whose stacks were not known to be when they were counted.
+    fn count_proved(&mut self, proved: &[StackId]) {
+        for entry in self.processes.iter_mut() {
+            let process = &mut entry.process;
+            if process.all_samples_complete < process.all_samples {
+                let weights = proved.iter().filter_map(|&stack| entry.stacks.get(&(ON_CPU, stack)));
+                let weight = weights.fold(0u64, |sum, &(weight, _)| sum.saturating_add(weight));
+                let complete = process.all_samples_complete.saturating_add(weight);
+                process.all_samples_complete = complete.min(process.all_samples);
+            }
+        }
     }
 
     fn begin(&mut self) {

@@ -34,6 +34,8 @@ pub struct NameTable {
     bytes: usize,
     /// Stacks up to this one may have been let go.
     purged: Option<StackId>,
+    /// See [`NameTable::take_proved`].
+    proved: Vec<StackId>,
 }
 
 /// Deeper stacks are cut at the root and marked truncated.
@@ -70,8 +72,20 @@ impl NameTable {
                 self.details.insert(id, detail);
             }
         }
-        self.stacks.extend(names.stacks.into_iter().map(|(id, stack)| (id, bounded(stack))));
+        for (id, stack) in names.stacks {
+            let stack = bounded(stack);
+            let complete = is_complete(stack.end);
+            let before = self.stacks.insert(id, stack);
+            if complete && before.is_some_and(|before| !is_complete(before.end)) {
+                self.proved.push(id);
+            }
+        }
         changed
+    }
+
+    /// Stacks that proved complete since the last call, and were not when they were told first.
+    pub(super) fn take_proved(&mut self) -> Vec<StackId> {
+        std::mem::take(&mut self.proved)
     }
 
     /// Memory of all names, about.
@@ -126,9 +140,12 @@ impl NameTable {
 
     /// Whether the weight of a stack is known to its root.
     pub(super) fn is_complete(&self, stack: StackId) -> bool {
-        let end = self.stacks.get(&stack).map(|stack| stack.end);
-        matches!(end, Some(StackEnd::Complete | StackEnd::KernelOnly))
+        self.stacks.get(&stack).is_some_and(|stack| is_complete(stack.end))
     }
+}
+
+fn is_complete(end: StackEnd) -> bool {
+    matches!(end, StackEnd::Complete | StackEnd::KernelOnly)
 }
 
 /// The stack that stands for those whose weights were added up to stay within the bound.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::story::{MS, SECOND, facts, model, process, thread, thread_key, tick};
 use super::*;
-use crate::tick::{Hist, Life, State, Tick};
+use crate::tick::{FrameId, Hist, Lens, Life, Names, Stack, StackEnd, StackId, StackWeight, State, Tick};
 
 fn threads(nth: u64, threads: Vec<crate::tick::ThreadTick>) -> Tick {
     Tick { threads, ..tick(nth) }
@@ -120,4 +120,25 @@ fn an_exec_moves_a_process_to_another_group_and_facts_name_it() {
     let named = |name: &str| tree.nodes.iter().find(|node| &*node.name == name).map(|node| node.total_weight);
     assert_eq!((named("sh"), named("cc1")), (Some(SECOND), Some(SECOND)));
     assert_eq!(tree.total(), 2 * SECOND);
+}
+
+// tick     1                     2          names
+// stack 1  3 samples, unfinished 2 samples  is complete after all
+#[test]
+fn a_stack_that_proves_complete_counts_as_that() {
+    let mut model = model();
+    let broken = Stack { frames: vec![FrameId(0)], ..Stack::default() };
+    for (nth, samples) in [(0, 3), (1, 2)] {
+        let weight =
+            StackWeight { process: process(7), lens: Lens::OnCpu, stack: StackId(1), weight: samples, count: 1 };
+        let names = Names { stacks: vec![(StackId(1), broken.clone())], ..Names::default() };
+        model.apply(Tick { stacks: vec![weight], names, ..threads(nth, vec![runs(7)]) });
+    }
+    let complete = |model: &Model| model.process(process(7)).map(|of| (of.all_samples_complete, of.all_samples));
+    assert_eq!(complete(&model), Some((0, 5)));
+    let whole = Stack { end: StackEnd::Complete, ..broken };
+    for _ in 0..2 {
+        model.learn(Names { stacks: vec![(StackId(1), whole.clone())], ..Names::default() });
+        assert_eq!(complete(&model), Some((5, 5)));
+    }
 }
