@@ -293,7 +293,7 @@ impl Pane for LatencyPane {
     fn render(&self, model: &Model, theme: &Theme, area: Rect, buf: &mut Buffer) {
         let area = area.intersection(*buf.area());
         let (head, middle, foot) = parts(area);
-        self.render_head(theme, head, buf);
+        self.render_head(model, theme, head, buf);
         for (at, place) in self.places(middle) {
             self.render_panel(model, at, theme, place, buf);
         }
@@ -327,7 +327,7 @@ impl LatencyPane {
         }
     }
 
-    fn render_head(&self, theme: &Theme, line: Rect, buf: &mut Buffer) {
+    fn render_head(&self, model: &Model, theme: &Theme, line: Rect, buf: &mut Buffer) {
         if line.height == 0 {
             return;
         }
@@ -336,7 +336,18 @@ impl LatencyPane {
             Resolution::Powers => "powers of two",
         };
         let text = format!(" counts, {}   {buckets}", window_name(self.window));
-        draw::put(buf, line.x, line.y, &text, line.width, theme.dim());
+        let x = draw::put(buf, line.x, line.y, &text, line.width, theme.dim());
+        if let Some(missing) = self.missing(model) {
+            draw::put(buf, x, line.y, &format!("   {missing}"), line.right().saturating_sub(x), theme.warn());
+        }
+    }
+
+    /// What of the heat map is not known any more of a past tick.
+    fn missing(&self, model: &Model) -> Option<String> {
+        let single = matches!(self.scope, Scope::Process(_) | Scope::Thread(_));
+        let has = self.panels.first().map_or(0, |panel| panel.slices.len());
+        let short = has < model.history().len().min(SLICES);
+        (single && model.is_past() && short).then(|| format!("over time: {has} ticks, no more are kept of it"))
     }
 
     fn render_panel(&self, model: &Model, at: usize, theme: &Theme, area: Rect, buf: &mut Buffer) {

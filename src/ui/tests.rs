@@ -354,6 +354,18 @@ fn a_past_second_fills_the_whole_screen_as_it_did_then() {
 }
 
 #[test]
+fn what_is_not_kept_of_a_past_second_is_said() {
+    let mut source = Invented::new(Invention { sleepers: 50, ..Invention::default() });
+    let mut model = Model::new(source.session(), Limits::default());
+    (0..180).for_each(|_| model.apply(source.tick()));
+    let way = [Key::Code(KeyCode::Enter), Key::Code(KeyCode::Tab), Key::Code(KeyCode::Tab)];
+    assert!(!walk(&model, &way, (120, 40)).join("\n").contains("no more are kept"));
+    model.look_at(175);
+    let drawn = walk(&model, &way, (120, 40)).join("\n");
+    assert!(drawn.contains(" ticks, no more are kept of it"), "{drawn}");
+}
+
+#[test]
 fn a_process_that_was_not_there_yet_says_so() {
     let mut young = busy(2);
     young.processes.push(ProcessFacts { key: key(5), comm: "young".into(), ..ProcessFacts::default() });
