@@ -132,7 +132,7 @@ fn a_stack_that_proves_complete_counts_as_that() {
         let weight =
             StackWeight { process: process(7), lens: Lens::OnCpu, stack: StackId(1), weight: samples, count: 1 };
         let names = Names { stacks: vec![(StackId(1), broken.clone())], ..Names::default() };
-        model.apply(Tick { stacks: vec![weight], names, ..threads(nth, vec![runs(7)]) });
+        model.apply(Tick { stacks: vec![weight], names, ..threads(nth, vec![thread(7, 7, &[(State::User, SECOND)])]) });
     }
     let complete = |model: &Model| model.process(process(7)).map(|of| (of.all_samples_complete, of.all_samples));
     assert_eq!(complete(&model), Some((0, 5)));

@@ -9,7 +9,6 @@
 
 mod debug_file;
 mod file;
-mod kallsyms;
 mod lines;
 #[cfg(test)]
 pub mod oracle;
@@ -151,9 +150,13 @@ impl SymbolWorker {
         let (finished, done) = bounded(2);
         let stop = Arc::new(AtomicBool::new(false));
         let stats = Arc::new(SymbolStats::default());
-        let mut worker = NameWorker::new(results.clone(), Arc::clone(&stop), Arc::clone(&stats));
+        // Made on its thread, which what blazesym keeps cannot leave.
+        let worker = (results.clone(), Arc::clone(&stop), Arc::clone(&stats));
         // On a busy machine a thread of the lowest priority would have names ready in half a minute.
-        spawn("sberf-symbols", 4, finished.clone(), move || worker.run(&wants))?;
+        spawn("sberf-symbols", 4, finished.clone(), move || {
+            let (results, stop, stats) = worker;
+            NameWorker::new(results, stop, stats).run(&wants);
+        })?;
         let mut worker = LineWorker::new(results, Arc::clone(&stop), Arc::clone(&stats));
         spawn("sberf-lines", 10, finished, move || worker.run(&details))?;
         Ok(SymbolWorker { names: Some(names), lines: Some(lines), found, stop, done, stats })

@@ -1,5 +1,8 @@
 //! The thread that finds what functions are called.
 
+use blazesym::MaybeDefault;
+use blazesym::symbolize::source::{Kernel, Source};
+use blazesym::symbolize::{Input, Symbolizer};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
@@ -9,7 +12,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::file::FileNames;
-use super::kallsyms::KernelSymbols;
 use super::{Code, CodeFile, Found, JIT_BYTES, Message, NAMES_BYTES, SymbolStats, Want, kernel_symbols_off};
 use crate::collect::demangle::demangle;
 use crate::collect::perf_map::PerfMaps;
@@ -21,12 +23,14 @@ const CHUNK: usize = 256;
 const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
 /// How often the kernel's list is read again because BPF programs may have come; a reading takes some 50 ms.
 const BETWEEN_READS: Duration = Duration::from_secs(10);
+/// What blazesym keeps of the kernel's list, which it does not tell: so much for 122 000 functions.
+const KERNEL_BYTES: usize = 12 << 20;
 /// Addresses of BPF programs that wait for that.
 const MAX_WAITING: usize = 4096;
 
 /// What it keeps.
 pub struct NameWorker {
-    kernel: Option<(KernelSymbols, Instant)>,
+    kernel: Option<(Symbolizer, Instant)>,
     kernel_hidden: bool,
     /// Addresses that are, or may be, of BPF programs: those come and go, so they wait for a newer list.
     later: Vec<Want>,
@@ -177,14 +181,20 @@ impl NameWorker {
             return Found::new();
         }
         let begun = Instant::now();
-        let (kernel, read) = self.kernel.get_or_insert_with(|| (KernelSymbols::read(), Instant::now()));
+        let (kernel, read) = self.kernel.get_or_insert_with(|| (Symbolizer::new(), Instant::now()));
         let is_new = *read >= begun;
+        let addresses: Vec<u64> = wants.iter().map(|want| want.offset).collect();
+        // A vmlinux would need the offset of KASLR, which is in /proc/kcore; kallsyms has all functions.
+        let source = Kernel { vmlinux: MaybeDefault::None, debug_syms: false, ..Kernel::default() };
+        let Ok(symbols) = kernel.symbolize(&Source::Kernel(source), Input::AbsAddr(&addresses)) else {
+            return Found::new();
+        };
         let mut found = Found::new();
-        for want in wants {
-            match kernel.find(want.offset) {
-                Some(function) if is_new || !function.is_bpf => {
-                    let offset = want.offset - function.start;
-                    found.push((want.frame, Symbol { function: demangle(function.name), offset, nameless: false }));
+        for (want, symbol) in wants.iter().zip(symbols) {
+            match symbol.into_sym() {
+                Some(symbol) if is_new || !symbol.name.starts_with("bpf_prog_") => {
+                    let (function, offset) = (demangle(&symbol.name), symbol.offset as u64);
+                    found.push((want.frame, Symbol { function, offset, nameless: false }));
                 }
                 _ if !is_new && self.later.len() < MAX_WAITING => self.later.push(want.clone()),
                 _ => {}
@@ -195,7 +205,7 @@ impl NameWorker {
 
     /// Lets go of what was not used for longest, and says what the rest takes.
     fn stay_bounded(&mut self) {
-        let kernel = self.kernel.as_ref().map_or(0, |(kernel, _)| kernel.bytes());
+        let kernel = self.kernel.as_ref().map_or(0, |_| KERNEL_BYTES);
         while self.files_bytes + kernel > self.limits.0
             && let Some((_, old)) = self.files.pop_front()
         {
