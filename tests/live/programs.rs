@@ -260,7 +260,7 @@ fn stacks_of_real_programs_are_whole() {
         );
         // The second bar is of ten seconds: the first samples of a program that nobody knows weigh more in fewer.
         let unknown = (100.0 - program.bar.1) * 10.0 / seconds.min(10) as f64;
-        if all.1 < 50 || later.0 < program.bar.0 || all.0 < 100.0 - unknown {
+        if all.1 < 25 || later.0 < program.bar.0 || all.0 < 100.0 - unknown {
             missed.push(program.name.to_string());
         }
         if !wrong.is_empty() && program.bar == NATIVE {
