@@ -26,6 +26,8 @@ struct Program {
 
 const NATIVE: (f64, f64) = (99.0, 97.0);
 const JIT: (f64, f64) = (95.0, 90.0);
+/// Its libraries are 250 MB, whose tables take a second or two to make.
+const LARGE: (f64, f64) = (97.0, 92.0);
 
 const PROGRAMS: &[Program] = &[
     Program {
@@ -76,7 +78,7 @@ const PROGRAMS: &[Program] = &[
         name: "rustc",
         comms: &["rustc", "opt"],
         script: "while :; do rustc -O --crate-type lib --out-dir $DIR $DIR/big.rs; done",
-        bar: NATIVE,
+        bar: LARGE,
     },
     Program {
         name: "node",
@@ -258,12 +260,12 @@ fn stacks_of_real_programs_are_whole() {
             wrong.len(),
             checked
         );
-        // The second bar is of ten seconds: the first samples of a program that nobody knows weigh more in fewer.
-        let unknown = (100.0 - program.bar.1) * 10.0 / seconds.min(10) as f64;
-        if all.1 < 25 || later.0 < program.bar.0 || all.0 < 100.0 - unknown {
+        // The bars are of ten seconds: the first samples of a program that nobody knows weigh more in fewer.
+        let least = |bar: f64| 100.0 - (100.0 - bar) * 10.0 / seconds.min(10) as f64;
+        if all.1 < 25 || later.0 < least(program.bar.0) || all.0 < least(program.bar.1) {
             missed.push(program.name.to_string());
         }
-        if !wrong.is_empty() && program.bar == NATIVE {
+        if !wrong.is_empty() && program.bar != JIT {
             missed.push(format!("{}: {:?}", program.name, &wrong[..wrong.len().min(5)]));
         }
     }
