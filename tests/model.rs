@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use sberf::collect::invented::{Invented, Invention};
 use sberf::model::folded::{self, FoldedLens};
 use sberf::model::{CallTree, Latency, Limits, Merge, Model, Scope, TreeLens, TreeQuery, Window, json};
-use sberf::tick::{Batch, Lens, ProcessKey, State, StateNs, Tick};
+use sberf::tick::{Batch, Lens, ProcessKey, Span, State, StateNs, ThreadTick, Tick};
 
 use sberf::collect::Source;
 
@@ -305,6 +305,34 @@ fn every_past_tick_is_shown_as_it_was() {
         assert!(!model.is_past(), "a new tick is the newest");
         assert_eq!(model.ticks(), last + 1);
     }
+}
+
+// A machine with so little to tell that many ticks share a chunk of its track.
+#[test]
+fn a_quiet_past_can_be_walked_through_one_tick_at_a_time() {
+    let mut model = Model::new(Default::default(), Limits::default());
+    let mut accounts = vec![String::new()];
+    for nth in 0..60 {
+        model.apply(Tick { span: span(nth), threads: vec![hog(nth)], ..Tick::default() });
+        accounts.push(past::account(&model, true));
+    }
+    for at in (1..60).rev().step_by(5).chain(1..=60) {
+        assert!(model.look_at(at), "{at}");
+        let wrong = past::difference(&accounts[at as usize], &past::account(&model, true));
+        assert!(wrong.is_none(), "tick {at}: {}", wrong.unwrap_or_default());
+    }
+}
+
+fn span(nth: u64) -> Span {
+    Span { start_ns: nth * 1_000_000_000, end_ns: (nth + 1) * 1_000_000_000, ..Span::default() }
+}
+
+/// It ran for as many ms as the number of the tick, and slept.
+fn hog(nth: u64) -> ThreadTick {
+    let mut hog = ThreadTick { now: Some(State::Timer), ..ThreadTick::default() };
+    (hog.key.tid, hog.process.tgid) = (7, 7);
+    (hog.ns[State::User], hog.ns[State::Timer]) = (nth * 1_000_000, 1_000_000_000 - nth * 1_000_000);
+    hog
 }
 
 #[test]

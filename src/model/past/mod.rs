@@ -153,6 +153,8 @@ impl Model {
 
     /// Takes in again what the archive of `present` has up to a tick. False if something of it is missing.
     fn replay(&mut self, present: &Model, upto: u64) -> bool {
+        // The machine's track of the present has these ticks already: it is not to take them again, in a wrong order.
+        self.machine_track = Track::resumed(self.ticks + 1, self.span.end_ns, self.machine_all.ns);
         for segment in present.archive.from(self.ticks + 1) {
             for (number, record) in (segment.first..=upto).zip(segment.records()) {
                 let Some((history, block)) = present.history.tick(number) else { return false };
