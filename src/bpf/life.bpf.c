@@ -24,7 +24,7 @@ static __always_inline void tell(struct task_struct *task, __u32 kind, __u32 par
 		return;
 	}
 	rec->at_ns = bpf_ktime_get_ns();
-	rec->start_ns = task->group_leader->start_boottime;
+	rec->start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
 	rec->tgid = task->tgid;
 	rec->kind = kind;
 	rec->parent = parent;
@@ -58,7 +58,7 @@ int BPF_PROG(on_exit, struct task_struct *task)
 		return 0;
 	status = signal->group_exit_code;
 	if (!status)
-		status = task->group_leader->exit_code;
+		status = BPF_CORE_READ(task, group_leader, exit_code);
 	tell(task, LIFE_EXIT, 0, status);
 	return 0;
 }

@@ -25,7 +25,7 @@ int mappings(struct bpf_iter__task_vma *ctx)
 	rec.kind = MAPPED_FILE;
 	if (!key_of(vma, &rec.key)) {
 		rec.offset = 0;
-		rec.kind = is_vdso(task->mm, rec.start) ? MAPPED_VDSO : MAPPED_ANONYMOUS;
+		rec.kind = is_vdso(BPF_CORE_READ(task, mm), rec.start) ? MAPPED_VDSO : MAPPED_ANONYMOUS;
 	} else {
 		rec.magic = BPF_CORE_READ(vma, vm_file, f_inode, i_sb, s_magic);
 	}

@@ -45,7 +45,7 @@ static __always_inline int sampled_here(struct bpf_perf_event_data *ctx, enum wa
 	if (count)
 		(*count)++;
 	struct stack_key key = {
-		.start_ns = task->group_leader->start_boottime, .tgid = tgid, .lens = ST_ON_CPU,
+		.start_ns = BPF_CORE_READ(task, group_leader, start_boottime), .tgid = tgid, .lens = ST_ON_CPU,
 	};
 	key.hash = take_stack(ctx, task, tgid, key.start_ns, true, 0, f->gen, how);
 	count_stack(&key, 1, 1, f->gen);

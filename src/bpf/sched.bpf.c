@@ -260,17 +260,13 @@ static __always_inline struct thread *thread_of(struct task_struct *task, struct
 
 static __always_inline __u32 by_descriptor(struct task_struct *task, __u32 fd)
 {
-	struct files_struct *files = task->files;
-	struct fdtable *fdt;
+	struct fdtable *fdt = BPF_CORE_READ(task, files, fdt);
 	struct file **slots, *file = NULL;
 	__u16 mode = 0;
 
-	if (!files)
+	if (!fdt || fd >= BPF_CORE_READ(fdt, max_fds))
 		return ST_OTHER;
-	fdt = files->fdt;
-	if (!fdt || fd >= fdt->max_fds)
-		return ST_OTHER;
-	slots = fdt->fd;
+	slots = BPF_CORE_READ(fdt, fd);
 	if (bpf_probe_read_kernel(&file, sizeof(file), &slots[fd]) || !file)
 		return ST_OTHER;
 	mode = BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT;
@@ -373,7 +369,7 @@ static __always_inline void forget_place(struct thread *t, struct acc *acc, stru
 	if (!spent->ns && !spent->count)
 		return;
 	struct stack_key key = {
-		.start_ns = task->group_leader->start_boottime, .hash = place->stack, .tgid = task->tgid,
+		.start_ns = BPF_CORE_READ(task, group_leader, start_boottime), .hash = place->stack, .tgid = task->tgid,
 		.lens = place->reason,
 	};
 	count_stack(&key, spent->ns, spent->count, gen);
@@ -531,8 +527,8 @@ static __always_inline __u64 place_of(void *ctx, struct thread *t, struct acc *a
 		if (!cpu->walks)
 			return NO_PLACE;
 		cpu->walks--;
-		stack = take_stack(ctx, task, task->tgid, task->group_leader->start_boottime, true, OWN_FRAMES,
-				   t->gen, how);
+		stack = take_stack(ctx, task, task->tgid, BPF_CORE_READ(task, group_leader, start_boottime), true,
+				   OWN_FRAMES, t->gen, how);
 		if (stack == HASH_NOT_TAKEN)
 			return NO_PLACE;
 		slot = t->oldest++;
@@ -559,12 +555,11 @@ static __always_inline __u64 place_of(void *ctx, struct thread *t, struct acc *a
 
 static __always_inline void fill_task(struct task_rec *rec, struct task_struct *task, struct thread *t)
 {
-	struct task_struct *leader = task->group_leader;
 	struct mm_struct *mm;
 
 	rec->task = (__u64)task;
 	rec->start_ns = task->start_boottime;
-	rec->leader_start_ns = leader->start_boottime;
+	rec->leader_start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
 	rec->since_ns = t->state_since;
 	rec->utime_ns = task->utime;
 	rec->stime_ns = task->stime;
@@ -585,7 +580,7 @@ static __always_inline void fill_task(struct task_rec *rec, struct task_struct *
 	if (task->pid == task->tgid) {
 		rec->ppid = BPF_CORE_READ(task, real_parent, tgid);
 		rec->uid = BPF_CORE_READ(task, cred, uid.val);
-		mm = task->mm;
+		mm = BPF_CORE_READ(task, mm);
 		if (mm) {
 			rec->has_mm = 1;
 			rec->rss_pages = resident_pages(mm);

@@ -158,7 +158,8 @@ static __always_inline __u64 take_stack(void *ctx, struct task_struct *task, __u
 		return HASH_NOT_TAKEN;
 	rec->start_ns = start_ns;
 	rec->tgid = tgid;
-	rec->has_mm = task->mm != NULL;
+	bpf_probe_read_kernel(&space, sizeof(space), &task->mm); /* as a number, which a typed pointer is not */
+	rec->has_mm = space != 0;
 	rec->user = 0;
 	rec->kernel = 0;
 	rec->by_table = 0;
@@ -178,7 +179,6 @@ static __always_inline __u64 take_stack(void *ctx, struct task_struct *task, __u
 		}
 	}
 	/* Addresses belong to an address space: the same ones mean other code after exec. */
-	bpf_probe_read_kernel(&space, sizeof(space), &task->mm); /* as a number, which a typed pointer is not */
 	rec->seed = mix(start_ns ^ ((__u64)tgid << 32), space ^ rec->stop);
 	rec->hash = name_of(rec, rec->seed, n);
 	if (how == BY_TABLES && rec->stop == UNWIND_STOP_NO_TABLE)

@@ -55,7 +55,7 @@ const MAX_FRAMES: usize = 127;
 const PUMP: Duration = Duration::from_millis(200);
 
 /// The first tick is short, so that there is something to see soon.
-const FIRST_TICK: Duration = Duration::from_millis(250);
+const FIRST_TICK: Duration = Duration::from_millis(100);
 
 /// How to observe.
 #[derive(Clone, Debug)]
