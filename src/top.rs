@@ -25,8 +25,12 @@ use crate::{Failure, save, terminal};
 
 /// Frames are at least so far apart when ticks drive them …
 const FRAME: Duration = Duration::from_millis(33);
-/// … and when keys do: a wheel yields hundreds of events a second.
+/// … and when keys do: a wheel yields hundreds of events a second …
 const KEY_FRAME: Duration = Duration::from_millis(8);
+/// … and when only names came, as they do five times a second while programs start that were never seen. Who has just pressed
+/// a key may wait for them.
+const NAMES_FRAME: Duration = Duration::from_millis(500);
+const WAITS_FOR_NAMES: Duration = Duration::from_secs(2);
 
 /// Why the loop ended.
 enum End {
@@ -118,6 +122,10 @@ struct Top {
     error: Option<String>,
     started: Instant,
     drawn: Option<Instant>,
+    /// Names came that what is shown was not made with.
+    named: bool,
+    /// The last key.
+    touched: Option<Instant>,
     /// The picture is not what it should be: draw, that long after the last frame.
     due: Option<Duration>,
 }
@@ -152,6 +160,8 @@ impl Top {
             error: None,
             started,
             drawn: None,
+            named: false,
+            touched: None,
             due,
         }
     }
@@ -254,6 +264,9 @@ impl Top {
             return Ok(());
         }
         crate::test_panic("main");
+        if self.named {
+            self.taken_in();
+        }
         let (app, model) = (&mut self.app, &self.model);
         self.screen.draw(|area, buf| app.render(model, area, buf))?;
         self.due = None;
@@ -267,6 +280,7 @@ impl Top {
 
     /// One event, and all that came with it.
     fn events(&mut self, first: Event, more: &Receiver<Event>) -> Option<End> {
+        self.touched = Some(Instant::now());
         let mut next = Some(first);
         while let Some(event) = next {
             if self.event(event) {
@@ -421,14 +435,21 @@ impl Top {
     /// News, and all that came with them; but keys go first.
     fn all_news(&mut self, first: Option<News>, events: &Receiver<Event>) -> Option<End> {
         let mut next = first;
+        let mut only_names = true;
         while let Some(news) = next {
+            only_names &= matches!(&news, News::Batch(batch) if matches!(batch, Batch::Names(_)));
             if let Some(end) = self.news(news) {
                 return Some(end);
             }
             let more = if events.is_empty() { self.feed.as_ref() } else { None };
             next = more.and_then(|feed| feed.news.try_recv().ok());
         }
-        self.taken_in();
+        if only_names && self.touched.is_none_or(|at| at.elapsed() > WAITS_FOR_NAMES) {
+            self.named = true;
+            self.draw_within(NAMES_FRAME);
+        } else {
+            self.taken_in();
+        }
         None
     }
 
@@ -472,6 +493,7 @@ impl Top {
     }
 
     fn taken_in(&mut self) {
+        self.named = false;
         if !self.app.is_paused() {
             self.steps = 0;
             let actions = self.app.on_tick(&self.model, self.now());
