@@ -123,6 +123,14 @@ pub struct Top {
     #[arg(long, value_name = "FILE")]
     pub write: Option<PathBuf>,
 
+    /// Fetch debug information that is not on this machine, for the lines of what is looked at
+    ///
+    /// Over the network, by build id, from the servers of DEBUGINFOD_URLS, which then learn what runs here; for files whose
+    /// frames stand in an open icicle, and only if there is none for them on this machine. It is kept where other clients
+    /// of debuginfod keep it (DEBUGINFOD_CACHE_PATH, XDG_CACHE_HOME/debuginfod_client, ~/.cache/debuginfod_client).
+    #[arg(long, conflicts_with_all = ["read", "json"])]
+    pub debuginfod: bool,
+
     /// No screen: one JSON object per tick on standard output
     ///
     /// Times are in ns, in fields that end in _ns. Fields are added, never changed.

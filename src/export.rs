@@ -71,6 +71,7 @@ fn open(args: &Export) -> Result<Open, Failure> {
             source::live(
                 &Observe { pids, rate_hz: args.rate_hz, walks: WALKS_PER_S, unwind: Unwind::Table, interval },
                 None,
+                false,
             )
         }
     }

@@ -22,6 +22,8 @@ pub enum News {
     Batch(Batch),
     /// Recording failed; the source goes on.
     Said(String),
+    /// What may be worth knowing: nothing is wrong.
+    Noted(String),
     /// There is no more; an error says why.
     Ended(Result<(), String>),
 }
@@ -84,6 +86,11 @@ fn run(open: Open, write: Option<PathBuf>, tell: &Sender<News>, requests: &Recei
     }
     while let Some(batch) = source.next(requests).map_err(|error| error.to_string())? {
         crate::test_panic("source");
+        for note in source.said() {
+            if tell.send(News::Noted(note)).is_err() {
+                return Ok(());
+            }
+        }
         if tell.send(News::Batch(batch)).is_err() {
             break;
         }

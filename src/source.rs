@@ -7,6 +7,7 @@ use crossbeam_channel::Receiver;
 
 use sberf::collect::capture::{CaptureSource, Pace, Reader};
 use sberf::collect::live::{Live, LiveOptions};
+use sberf::collect::symbols::Debuginfod;
 use sberf::collect::{Request, Source, SourceError};
 use sberf::tick::{Batch, Session, Tick};
 
@@ -15,8 +16,10 @@ use crate::feed::Open;
 use crate::{Failure, preflight};
 
 /// The live machine: what is plain to see is checked now, the rest is loaded on the source's thread. `follow` is a process
-/// that is told of with all that descends from it.
-pub fn live(observe: &Observe, follow: Option<u32>) -> Result<Open, Failure> {
+/// that is told of with all that descends from it; `debuginfod`: debug information may be fetched over the network.
+pub fn live(observe: &Observe, follow: Option<u32>, debuginfod: bool) -> Result<Open, Failure> {
+    let debuginfod = debuginfod.then(Debuginfod::from_env).transpose();
+    let debuginfod = debuginfod.map_err(|why| Failure::line(format!("--debuginfod: {why}")))?;
     preflight::check().map_err(Failure::Line)?;
     if let Some(pid) = observe.pids.iter().find(|pid| !is_process(**pid)) {
         return Err(Failure::line(format!("there is no process {pid}")));
@@ -28,6 +31,7 @@ pub fn live(observe: &Observe, follow: Option<u32>) -> Result<Open, Failure> {
         follow,
         walks_per_s: observe.walks,
         by_tables: observe.unwind == Unwind::Table,
+        debuginfod,
         command: std::env::args().collect::<Vec<_>>().join(" "),
         ..LiveOptions::default()
     };

@@ -472,6 +472,7 @@ impl Top {
                 self.app.notify(text.clone());
                 self.error = Some(text);
             }
+            News::Noted(text) => self.app.notify(text),
             News::Ended(Err(error)) if !self.loaded => return Some(End::Failed(error)),
             News::Ended(result) => {
                 self.app.ended();

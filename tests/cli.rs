@@ -50,6 +50,8 @@ fn wrong_usage_is_exit_code_2() {
         &["top", "--read", "demo.sberf", "-F", "99"],
         &["top", "--color", "8"],
         &["top", "--count", "3"],
+        &["top", "--json", "--debuginfod"],
+        &["top", "--read", "demo.sberf", "--debuginfod"],
         &["top", "--read", "demo.sberf", "--", "true"],
         &["top", "true"],
         &["export", "demo.sberf", "--", "true"],

@@ -66,6 +66,11 @@ pub trait Source: Send {
     /// What does not change while it runs.
     fn session(&self) -> Session;
 
+    /// What a person may want to know of how it goes, since the last call. Nothing of it is wrong.
+    fn said(&mut self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Waits for the next batch, obeying `requests` meanwhile. `None` when there is no more, or when the other end of
     /// `requests` is gone.
     fn next(&mut self, requests: &Receiver<Request>) -> Result<Option<Batch>, SourceError>;
@@ -74,6 +79,10 @@ pub trait Source: Send {
 impl<S: Source + ?Sized> Source for Box<S> {
     fn session(&self) -> Session {
         (**self).session()
+    }
+
+    fn said(&mut self) -> Vec<String> {
+        (**self).said()
     }
 
     fn next(&mut self, requests: &Receiver<Request>) -> Result<Option<Batch>, SourceError> {

@@ -195,6 +195,10 @@ impl<S: Source, W: Sink + Send> Source for Tee<S, W> {
         self.source.session()
     }
 
+    fn said(&mut self) -> Vec<String> {
+        self.source.said()
+    }
+
     fn next(&mut self, requests: &Receiver<Request>) -> Result<Option<Batch>, SourceError> {
         let batch = self.source.next(requests);
         match (&batch, &mut self.writer) {

@@ -45,7 +45,7 @@ use self::watched::Watched;
 use super::host::{self, Identity};
 use super::modules::Resolver;
 use super::nodes::nodes;
-use super::symbols::{self, SymbolWorker, kernel_symbols_off};
+use super::symbols::{self, Debuginfod, SymbolWorker, kernel_symbols_off};
 use super::{Request, Source, SourceError};
 use crate::tick::{Batch, Event, Lens, LensStatus, Life, Loss, Names, ProcessKey, Session, StackWeight, State, Tick};
 
@@ -74,6 +74,8 @@ pub struct LiveOptions {
     pub walks_per_s: u32,
     /// Walk user stacks by tables where this kernel allows it, else by frame pointers.
     pub by_tables: bool,
+    /// Where debug information comes from that is not on this machine; `None`: from nowhere.
+    pub debuginfod: Option<Debuginfod>,
     /// Command line, for the header of captures.
     pub command: String,
     /// Bytes of the rings of frames and of ended threads, a power of two; `None`: the default. For tests of overflow.
@@ -92,6 +94,7 @@ impl Default for LiveOptions {
             include_self: false,
             walks_per_s: 1000,
             by_tables: true,
+            debuginfod: None,
             command: String::new(),
             ring_bytes: None,
             stack_entries: None,
@@ -170,7 +173,7 @@ impl Live {
         };
         let flip = FlipPage::new(&maps.flip)
             .map_err(|error| SourceError(format!("mapping the page of the interval failed: {error}")))?;
-        let symbols = SymbolWorker::start()
+        let symbols = SymbolWorker::start(options.debuginfod.clone())
             .map_err(|error| SourceError(format!("starting the symbol worker failed: {error}")))?;
         let mut live = Live {
             watched: Watched::new(&options.pids, options.follow),
@@ -220,6 +223,10 @@ impl Live {
 impl Source for Live {
     fn session(&self) -> Session {
         self.session.clone()
+    }
+
+    fn said(&mut self) -> Vec<String> {
+        self.resolver.symbols().said().collect()
     }
 
     fn next(&mut self, requests: &Receiver<Request>) -> Result<Option<Batch>, SourceError> {

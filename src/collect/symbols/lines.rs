@@ -1,11 +1,12 @@
 //! The thread that reads debug information: lines, and functions that were inlined.
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, Sender, never, select};
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::fetch::{BuildId, Fetcher};
 use super::{CodeFile, LINES_BYTES, SymbolStats, WantDetail, debug_file};
 use crate::collect::dwarf::DebugInfo;
 use crate::collect::object::Object;
@@ -13,16 +14,31 @@ use crate::tick::{Detail, FrameId, ModuleId, Names};
 
 /// Addresses between two looks at whether to stop.
 const CHUNK: usize = 256;
+/// Addresses in files whose debug information is being fetched; of more it is not told when it has come.
+const MAX_WAITING: usize = 4096;
 
 /// What it keeps.
 pub struct LineWorker {
-    /// Files that were read, least recently used first; `None` where there is no debug information.
-    files: VecDeque<(ModuleId, Option<DebugFile>)>,
+    /// Files that were read, least recently used first.
+    files: VecDeque<(ModuleId, Known)>,
     /// Memory of it all, at most.
     limit: usize,
+    /// What fetches debug information that is not here, if that is wanted.
+    fetcher: Option<Fetcher>,
+    /// What was asked of files whose debug information is being fetched: it is answered again when that has come.
+    waiting: Vec<(BuildId, WantDetail)>,
     results: Sender<Names>,
     stop: Arc<AtomicBool>,
     stats: Arc<SymbolStats>,
+}
+
+/// What is known of a file.
+enum Known {
+    Debug(DebugFile),
+    /// It has no debug information.
+    Nothing,
+    /// It is being fetched.
+    Coming(BuildId),
 }
 
 /// A file and its debug information, which may be in another.
@@ -33,11 +49,8 @@ struct DebugFile {
 
 impl DebugFile {
     /// Compressed, it may take half of the room once it is unpacked.
-    fn open(file: &CodeFile, limit: usize) -> Option<Self> {
-        let object = Object::open(Arc::new(file.open()?))?;
-        let here = object.section(".debug_info").is_some();
-        let separate = if here { None } else { Some(debug_file::find(&object, &file.seen())?) };
-        let info = DebugInfo::open(separate.as_ref().unwrap_or(&object), limit / 2).ok()?;
+    fn open(object: Object, separate: Option<&Object>, limit: usize) -> Option<Self> {
+        let info = DebugInfo::open(separate.unwrap_or(&object), limit / 2).ok()?;
         Some(DebugFile { object, info })
     }
 
@@ -51,15 +64,29 @@ impl DebugFile {
 
 impl LineWorker {
     /// Has read nothing yet.
-    pub fn new(results: Sender<Names>, stop: Arc<AtomicBool>, stats: Arc<SymbolStats>) -> Self {
-        LineWorker { files: VecDeque::new(), limit: LINES_BYTES, results, stop, stats }
+    pub fn new(
+        fetcher: Option<Fetcher>,
+        results: Sender<Names>,
+        stop: Arc<AtomicBool>,
+        stats: Arc<SymbolStats>,
+    ) -> Self {
+        let (files, waiting) = (VecDeque::new(), Vec::new());
+        LineWorker { files, limit: LINES_BYTES, fetcher, waiting, results, stop, stats }
     }
 
     /// Answers until nobody asks any more.
     pub fn run(&mut self, messages: &Receiver<Vec<WantDetail>>) {
-        while let Ok(first) = messages.recv() {
+        let done = self.fetcher.as_ref().map_or_else(never, |fetcher| fetcher.done().clone());
+        loop {
+            let wants: Vec<WantDetail> = select! {
+                recv(messages) -> first => match first {
+                    Ok(first) => first.into_iter().chain(messages.try_iter().flatten()).collect(),
+                    Err(_) => return,
+                },
+                recv(done) -> id => id.map(|id| self.settle(&id)).unwrap_or_default(),
+            };
             let mut by_file: BTreeMap<ModuleId, Vec<WantDetail>> = BTreeMap::new();
-            for want in first.into_iter().chain(messages.try_iter().flatten()) {
+            for want in wants {
                 by_file.entry(want.file.module).or_default().push(want);
             }
             for wants in by_file.values() {
@@ -90,36 +117,76 @@ impl LineWorker {
         let Some(file) = wants.first().map(|want| &want.file) else { return Vec::new() };
         let held = self.files.iter().position(|(module, _)| *module == file.module);
         let held = held.and_then(|at| self.files.remove(at));
-        self.files.push_back(held.unwrap_or_else(|| (file.module, DebugFile::open(file, self.limit))));
+        let held = held.unwrap_or_else(|| (file.module, self.open(file)));
+        self.files.push_back(held);
         match self.files.back_mut() {
-            Some((_, Some(file))) => file.find(wants, self.limit),
+            Some((_, Known::Debug(file))) => file.find(wants, self.limit),
+            Some((_, Known::Coming(id))) => {
+                let room = MAX_WAITING.saturating_sub(self.waiting.len());
+                self.waiting.extend(wants.iter().take(room).map(|want| (id.clone(), want.clone())));
+                Vec::new()
+            }
             _ => Vec::new(),
         }
     }
 
+    /// Looks into the file, beside it, among what was fetched, and then has it fetched.
+    fn open(&mut self, file: &CodeFile) -> Known {
+        let Some(object) = file.open().and_then(|file| Object::open(Arc::new(file))) else { return Known::Nothing };
+        let debug = |found: Option<DebugFile>| found.map_or(Known::Nothing, Known::Debug);
+        if has_info(&object) {
+            return debug(DebugFile::open(object, None, self.limit));
+        }
+        if let Some(separate) = debug_file::find(&object, &file.seen()).filter(has_info) {
+            return debug(DebugFile::open(object, Some(&separate), self.limit));
+        }
+        let Some((fetcher, id)) = self.fetcher.as_mut().zip(object.build_id()) else { return Known::Nothing };
+        match fetcher.cached(&id) {
+            Some(separate) => debug(DebugFile::open(object, Some(&separate), self.limit)),
+            None if fetcher.ask(&id, &file.path) => Known::Coming(id),
+            None => Known::Nothing,
+        }
+    }
+
+    /// Debug information has come, or will not: what waited for it, to be answered again.
+    fn settle(&mut self, id: &[u8]) -> Vec<WantDetail> {
+        if let Some(fetcher) = &mut self.fetcher {
+            fetcher.settle(id);
+        }
+        self.files.retain(|(_, known)| !matches!(known, Known::Coming(coming) if coming == id));
+        self.waiting.extract_if(.., |(coming, _)| coming == id).map(|(_, want)| want).collect()
+    }
+
     /// Lets go of the files that were not used for longest, then of parts of the last one.
     fn stay_bounded(&mut self) {
-        let bytes = |files: &VecDeque<(ModuleId, Option<DebugFile>)>| -> usize { files.iter().map(bytes_of).sum() };
+        let bytes = |files: &VecDeque<(ModuleId, Known)>| -> usize { files.iter().map(bytes_of).sum() };
         while bytes(&self.files) > self.limit && self.files.len() > 1 {
             self.files.pop_front();
         }
-        if let Some((_, Some(file))) = self.files.back_mut() {
+        if let Some((_, Known::Debug(file))) = self.files.back_mut() {
             file.info.shrink(self.limit);
         }
         self.stats.lines_bytes.store(bytes(&self.files), Ordering::Relaxed);
     }
 }
 
-fn bytes_of((_, file): &(ModuleId, Option<DebugFile>)) -> usize {
-    size_of::<(ModuleId, Option<DebugFile>)>() + file.as_ref().map_or(0, |file| file.info.bytes())
+fn has_info(object: &Object) -> bool {
+    object.section(".debug_info").is_some()
+}
+
+fn bytes_of((_, known): &(ModuleId, Known)) -> usize {
+    let more = if let Known::Debug(file) = known { file.info.bytes() } else { 0 };
+    size_of::<(ModuleId, Known)>() + more
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::collect::symbols::debuginfod::tests::{client, send, serve};
     use crate::collect::symbols::oracle::Built;
     use crossbeam_channel::unbounded;
     use std::fs::File;
+    use std::time::Duration;
 
     const SOURCE: &str = "
         #include <stdlib.h>
@@ -136,14 +203,12 @@ mod tests {
         }
         let (results, found) = unbounded();
         let stats = Arc::new(SymbolStats::default());
-        let mut worker = LineWorker::new(results, Arc::new(AtomicBool::new(false)), Arc::clone(&stats));
+        let mut worker = LineWorker::new(None, results, Arc::default(), Arc::clone(&stats));
         // Room for one of them.
         worker.limit = 8 << 10;
         for round in 0..3 {
             for (number, program) in (0..).zip(&built) {
-                let file: Arc<std::os::fd::OwnedFd> = Arc::new(File::open(&program.path).unwrap().into());
-                let path = program.path.to_str().unwrap().into();
-                let file = CodeFile { module: ModuleId(number), file, path, process: None };
+                let file = code_file(number, program);
                 // Their code is mapped where it stands in the file.
                 let main = program.address("main").unwrap();
                 let want = |n: u64| WantDetail { frame: FrameId(n as u32), file: file.clone(), offset: main + n };
@@ -155,5 +220,54 @@ mod tests {
                 assert!(stats.bytes() <= worker.limit as u64, "{}", stats.bytes());
             }
         }
+    }
+
+    fn code_file(number: u32, program: &Built) -> CodeFile {
+        let file = Arc::new(File::open(&program.path).unwrap().into());
+        CodeFile { module: ModuleId(number), file, path: program.path.to_str().unwrap().into(), process: None }
+    }
+
+    #[test]
+    fn what_is_fetched_answers_what_was_asked_before() {
+        let Some(built) = Built::c("cc", SOURCE, &["-O1", "-g", "-Wl,--build-id=sha1"]) else { return };
+        let main = built.address("main").unwrap();
+        if !built.tool("objcopy", &["--only-keep-debug", "fixture", "elsewhere"])
+            || !built.tool("objcopy", &["--strip-debug", "fixture"])
+        {
+            return;
+        }
+        let debug = std::fs::read(built.dir().join("elsewhere")).unwrap();
+        let server = serve(move |_, stream| send(stream, "200 OK", "", &debug));
+        let cache = tempfile::tempdir().unwrap();
+        let (say, said) = unbounded();
+        // Two modules of one file, both asked for before it comes.
+        let want = |n| WantDetail { frame: FrameId(n), file: code_file(n, &built), offset: main };
+        let run = || {
+            let ((results, found), (asks, messages)) = (unbounded(), unbounded());
+            let stop = Arc::<AtomicBool>::default();
+            let fetcher = Fetcher::start(client(&[&server], cache.path()), Arc::clone(&stop), say.clone()).unwrap();
+            let mut worker = LineWorker::new(Some(fetcher), results, stop, Arc::default());
+            let thread = std::thread::spawn(move || worker.run(&messages));
+            asks.send(vec![want(1), want(2)]).unwrap();
+            (found, asks, thread)
+        };
+        let next = |found: &Receiver<Names>| found.recv_timeout(Duration::from_secs(30)).unwrap().details.remove(0);
+        let (found, asks, thread) = run();
+        for n in [1, 2] {
+            assert_eq!(next(&found), (FrameId(n), Detail::default()), "nothing is known at once");
+        }
+        for n in [1, 2] {
+            let (frame, detail) = next(&found);
+            assert_eq!((frame, detail.function.as_deref()), (FrameId(n), Some("main")));
+            assert!(detail.line.is_some());
+        }
+        drop(asks);
+        thread.join().unwrap();
+        // The next time it is there at once.
+        let (found, asks, thread) = run();
+        assert_eq!(next(&found).1.function.as_deref(), Some("main"));
+        drop(asks);
+        thread.join().unwrap();
+        assert_eq!(said.try_iter().filter(|said| said.contains(&server)).count(), 1);
     }
 }

@@ -4,10 +4,13 @@
 //! file still has its names), by those of separate debug files, by what the kernel lists, by the maps that JIT compilers
 //! write ([`super::perf_map`]), or after where a function begins. An address of which nothing is known gets no answer.
 //! Another thread reads debug information, which takes longer, for lines and inlined functions: only for frames that
-//! somebody looks at; it answers for each of them. Both keep what they read within a bound and let go of what was not used
+//! somebody looks at; it answers for each of them. If that is wanted, a third one has what is not here fetched over the
+//! network. Both keep what they read within a bound and let go of what was not used
 //! for longest.
 
 mod debug_file;
+mod debuginfod;
+mod fetch;
 mod file;
 mod lines;
 #[cfg(test)]
@@ -25,6 +28,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use self::debug_file::Seen;
+pub use self::debuginfod::Debuginfod;
+use self::fetch::Fetcher;
 use self::lines::LineWorker;
 use self::worker::NameWorker;
 use crate::tick::{FrameId, ModuleId, Names, ProcessKey, Symbol};
@@ -133,17 +138,18 @@ pub struct SymbolWorker {
     names: Option<Sender<Message>>,
     lines: Option<Sender<Vec<WantDetail>>>,
     found: Receiver<Names>,
+    said: Receiver<String>,
     stop: Arc<AtomicBool>,
     done: Receiver<()>,
     stats: Arc<SymbolStats>,
 }
 
 impl SymbolWorker {
-    /// Starts the workers, at a low priority.
+    /// Starts the workers, at a low priority. `debuginfod`: where debug information comes from that is not here.
     ///
     /// # Errors
     /// When there can be no further thread.
-    pub fn start() -> std::io::Result<Self> {
+    pub fn start(debuginfod: Option<Debuginfod>) -> std::io::Result<Self> {
         let (names, wants) = bounded(BATCHES);
         let (lines, details) = bounded(BATCHES);
         let (results, found) = unbounded();
@@ -157,9 +163,11 @@ impl SymbolWorker {
             let (results, stop, stats) = worker;
             NameWorker::new(results, stop, stats).run(&wants);
         })?;
-        let mut worker = LineWorker::new(results, Arc::clone(&stop), Arc::clone(&stats));
+        let (say, said) = unbounded();
+        let fetcher = debuginfod.map(|client| Fetcher::start(client, Arc::clone(&stop), say)).transpose()?;
+        let mut worker = LineWorker::new(fetcher, results, Arc::clone(&stop), Arc::clone(&stats));
         spawn("sberf-lines", 10, finished, move || worker.run(&details))?;
-        Ok(SymbolWorker { names: Some(names), lines: Some(lines), found, stop, done, stats })
+        Ok(SymbolWorker { names: Some(names), lines: Some(lines), found, said, stop, done, stats })
     }
 
     /// Hands over what is wanted, or gives it back when the worker is too busy.
@@ -190,6 +198,11 @@ impl SymbolWorker {
     /// Where symbols and details arrive.
     pub fn found(&self) -> &Receiver<Names> {
         &self.found
+    }
+
+    /// What a person may want to know of what was fetched.
+    pub fn said(&self) -> impl Iterator<Item = String> {
+        self.said.try_iter()
     }
 
     /// What the workers have done so far.
