@@ -79,8 +79,7 @@ fn a_process_is_the_sum_of_its_threads_and_the_machine_that_of_its_processes() {
             processes.add(&process.tick.ns);
         }
         assert_eq!(processes, machine);
-        let lived =
-            |thread: &&ThreadTick| thread.now.is_some() && thread.key.start_ns <= tick.span.start_ns;
+        let lived = |thread: &&ThreadTick| thread.now.is_some() && thread.key.start_ns <= tick.span.start_ns;
         for thread in tick.threads.iter().filter(lived) {
             let totals = model.thread_totals(thread.key, Window::Tick);
             assert_eq!(totals.ns.total(), tick.span.len_ns(), "states sum to wall time");
