@@ -268,8 +268,10 @@ impl Top {
             self.taken_in();
         }
         let (app, model) = (&mut self.app, &self.model);
+        let began = Instant::now();
         self.screen.draw(|area, buf| app.render(model, area, buf))?;
         self.due = None;
+        self.app.drawn(began.elapsed());
         self.drawn = Some(Instant::now());
         Ok(())
     }
@@ -314,6 +316,7 @@ impl Top {
                 Action::Visible(processes) => self.request(Request::Visible(processes)),
                 Action::Focus(process) => self.request(Request::Focus(process)),
                 Action::Detail(frames) => self.request(Request::Detail(frames)),
+                Action::Statistics(wanted) => self.request(Request::Statistics(wanted)),
                 Action::Hold(hold) => self.hold(hold),
                 Action::Look(tick) => self.look = Some(tick),
                 Action::Step => self.step(),

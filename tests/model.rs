@@ -274,7 +274,7 @@ proptest! {
 
 #[test]
 fn every_past_tick_is_shown_as_it_was() {
-    for (options, bytes) in [(small(), 32 << 20), (Invention { seed: 5, ..small() }, 1200 << 10)] {
+    for (options, bytes) in [(small(), 32 << 20), (Invention { seed: 5, ..small() }, 1300 << 10)] {
         let mut source = Invented::new(options);
         let limits = Limits { history_bytes: bytes, keep_exited: Duration::from_secs(4), ..Limits::default() };
         let mut model = Model::new(source.session(), limits);

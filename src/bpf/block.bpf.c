@@ -84,9 +84,9 @@ static __always_inline int op_of(struct request *rq, __u32 bytes)
 }
 
 /* `made`: its life begins here. What is remembered of the address is of a request that was merged and never completed. */
-static __always_inline void enter(struct request *rq, bool made, bool issued)
+static __always_inline void enter(struct request *rq, bool made, bool issued, __u64 now)
 {
-	__u64 id = (__u64)rq, now = bpf_ktime_get_ns();
+	__u64 id = (__u64)rq;
 	struct inflight *have, fresh = {};
 	struct task_struct *task;
 	__u32 bytes = rq->__data_len;
@@ -125,21 +125,30 @@ static __always_inline void enter(struct request *rq, bool made, bool issued)
 SEC("tp_btf/block_io_start")
 int BPF_PROG(io_start, struct request *rq)
 {
-	enter(rq, true, false);
+	__u64 now = bpf_ktime_get_ns();
+
+	enter(rq, true, false, now);
+	timed(PROG_IO_START, now, true);
 	return 0;
 }
 
 SEC("tp_btf/block_rq_insert")
 int BPF_PROG(rq_insert, struct request *rq)
 {
-	enter(rq, false, false);
+	__u64 now = bpf_ktime_get_ns();
+
+	enter(rq, false, false, now);
+	timed(PROG_RQ_INSERT, now, true);
 	return 0;
 }
 
 SEC("tp_btf/block_rq_issue")
 int BPF_PROG(rq_issue, struct request *rq)
 {
-	enter(rq, false, true);
+	__u64 now = bpf_ktime_get_ns();
+
+	enter(rq, false, true, now);
+	timed(PROG_RQ_ISSUE, now, true);
 	return 0;
 }
 
@@ -253,6 +262,7 @@ int BPF_PROG(rq_complete, struct request *rq, int error, unsigned int nr_bytes)
 	count_disk(&done, f->gen, queued, device, bytes, error != 0);
 	count_io(&done, f->gen, queued + device, bytes);
 	tell_slow(&done, now, queued, device, bytes);
+	timed(PROG_RQ_COMPLETE, now, true);
 	return 0;
 }
 

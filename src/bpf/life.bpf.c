@@ -36,15 +36,21 @@ static __always_inline void tell(struct task_struct *task, __u32 kind, __u32 par
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 {
+	__u64 began = bpf_ktime_get_ns();
+
 	if (child->pid == child->tgid)
 		tell(child, LIFE_FORK, parent->tgid, 0);
+	timed(PROG_FORK, began, true);
 	return 0;
 }
 
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(on_exec, struct task_struct *task)
 {
+	__u64 began = bpf_ktime_get_ns();
+
 	tell(task, LIFE_EXEC, 0, 0);
+	timed(PROG_EXEC, began, true);
 	return 0;
 }
 
@@ -52,6 +58,7 @@ SEC("tp_btf/sched_process_exit")
 int BPF_PROG(on_exit, struct task_struct *task)
 {
 	struct signal_struct *signal = task->signal;
+	__u64 began = bpf_ktime_get_ns();
 	__u32 status;
 
 	if (!signal || signal->live.counter)
@@ -60,6 +67,7 @@ int BPF_PROG(on_exit, struct task_struct *task)
 	if (!status)
 		status = BPF_CORE_READ(task, group_leader, exit_code);
 	tell(task, LIFE_EXIT, 0, status);
+	timed(PROG_EXIT, began, true);
 	return 0;
 }
 

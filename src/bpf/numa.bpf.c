@@ -23,6 +23,7 @@ struct {
 
 static __always_inline void moved(__u64 from_cpu, __u64 to_cpu)
 {
+	__u64 began = bpf_ktime_get_ns();
 	__u32 from, to, index;
 	__u64 *count;
 
@@ -36,6 +37,7 @@ static __always_inline void moved(__u64 from_cpu, __u64 to_cpu)
 	count = bpf_map_lookup_elem(&moves, &index);
 	if (count)
 		__sync_fetch_and_add(count, 1);
+	timed(PROG_NUMA, began, true);
 }
 
 SEC("tp_btf/sched_move_numa")

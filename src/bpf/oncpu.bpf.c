@@ -35,7 +35,7 @@ static __always_inline int sampled_here(struct bpf_perf_event_data *ctx, enum wa
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct flip *f = current_flip();
 	__u32 tgid = task->tgid, zero = 0;
-	__u64 *count;
+	__u64 *count, began = bpf_ktime_get_ns();
 
 	if (!f || !f->gen || !task->pid || tgid == self_tgid)
 		return 0;
@@ -48,7 +48,8 @@ static __always_inline int sampled_here(struct bpf_perf_event_data *ctx, enum wa
 		.start_ns = BPF_CORE_READ(task, group_leader, start_boottime), .tgid = tgid, .lens = ST_ON_CPU,
 	};
 	key.hash = take_stack(ctx, task, tgid, key.start_ns, true, 0, f->gen, how);
-	count_stack(&key, 1, 1, f->gen);
+	count_stack(&key, f->sample_weight, 1, f->gen);
+	timed(PROG_SAMPLE, began, true);
 	return 0;
 }
 

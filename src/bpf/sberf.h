@@ -62,11 +62,39 @@ enum loss {		    /* index into the `losses` map */
 	LOSS_KINDS,
 };
 
-/* The interval that is being filled. User space writes prev_ns and ns, then gen. */
+/* The interval that is being filled: user space writes prev_ns and ns, then gen. And what may change while programs run. */
 struct flip {
-	__u64 gen;     /* number of the interval */
-	__u64 ns;      /* when it began */
-	__u64 prev_ns; /* when the one before it began */
+	__u64 gen;	     /* number of the interval */
+	__u64 ns;	     /* when it began */
+	__u64 prev_ns;	     /* when the one before it began */
+	__u32 walks;	     /* of stacks, per CPU and period; 0: none */
+	__u32 looks;	     /* closer looks at a place that registers say is known, per CPU and period */
+	__u32 sample_weight; /* what a sample counts for: more than 1 while fewer are taken than was asked for */
+	__u32 pad;
+};
+
+/* Programs whose time is kept, and the walk of a blocked thread's stack. Index into the `costs` map. */
+enum program {
+	PROG_SWITCH,
+	PROG_WAKEUP,
+	PROG_WALK,
+	PROG_SAMPLE,
+	PROG_FORK,
+	PROG_EXEC,
+	PROG_EXIT,
+	PROG_IO_START,
+	PROG_RQ_INSERT,
+	PROG_RQ_ISSUE,
+	PROG_RQ_COMPLETE,
+	PROG_NUMA,
+	PROG_KINDS,
+};
+
+/* Only grows. */
+struct program_cost {
+	__u64 runs; /* 0 of switches and wakeups: that would cost as much as it tells */
+	__u64 timed;
+	__u64 ns; /* in those that were timed */
 };
 
 struct cell {

@@ -21,8 +21,6 @@
 
 /* Set before load. */
 const volatile __u32 self_tgid = 0;	       /* its stacks are not taken */
-const volatile __u32 walks_per_period = 16;    /* stacks per CPU and period; 0: none */
-const volatile __u32 looks_per_period = 500; /* closer looks at a place that registers say is known */
 const volatile __u64 period_ns = 10000000;
 const volatile __u32 nodes = 1;
 const volatile bool totals_only = false;
@@ -346,13 +344,13 @@ static __always_inline void wait_of(struct task_struct *task, __u32 state, __u32
 }
 
 /* Renews what this CPU may spend when its period is over. */
-static __always_inline void renew(struct cpu_acc *cpu, __u64 now)
+static __always_inline void renew(struct cpu_acc *cpu, struct flip *f, __u64 now)
 {
 	if (now - cpu->period < period_ns)
 		return;
 	cpu->period = now;
-	cpu->walks = walks_per_period;
-	cpu->looks = looks_per_period;
+	cpu->walks = f->walks;
+	cpu->looks = f->looks;
 }
 
 static __always_inline bool wants_stacks(__u32 tgid)
@@ -481,7 +479,7 @@ static __always_inline void trust(struct thread *t, __u64 at, bool same, __u64 n
 static __always_inline __u64 place_of(void *ctx, struct thread *t, struct acc *acc, struct task_struct *task,
 				      struct cpu_acc *cpu, struct wait *wait, __u64 now, enum walk_by how)
 {
-	__u64 at = wait->place >> 20, slot, whole, stack;
+	__u64 at = wait->place >> 20, slot, whole, stack, began;
 	struct near_stack *near_stack = NULL;
 	struct place_key *place;
 	bool same, by_returns;
@@ -527,8 +525,10 @@ static __always_inline __u64 place_of(void *ctx, struct thread *t, struct acc *a
 		if (!cpu->walks)
 			return NO_PLACE;
 		cpu->walks--;
+		began = bpf_ktime_get_ns();
 		stack = take_stack(ctx, task, task->tgid, BPF_CORE_READ(task, group_leader, start_boottime), true,
 				   OWN_FRAMES, t->gen, how);
+		timed(PROG_WALK, began, true);
 		if (stack == HASH_NOT_TAKEN)
 			return NO_PLACE;
 		slot = t->oldest++;
@@ -699,7 +699,7 @@ static __always_inline void leave_cpu(void *ctx, struct task_struct *task, struc
 	wait_of(task, state, t->call, &wait);
 	if (wait.syscall != 0xFFFF)
 		t->call = wait.syscall + 1;
-	renew(cpu, now);
+	renew(cpu, f, now);
 	t->slot = place_of(ctx, t, acc, task, cpu, &wait, now, how);
 	t->syscall = wait.syscall;
 	t->state = wait.reason;
@@ -757,10 +757,9 @@ static __noinline int take_cpu(struct task_struct *task, struct flip *f, struct 
 	return 0;
 }
 
-static __always_inline void woken(struct task_struct *task, bool fresh)
+static __always_inline void woken(struct task_struct *task, bool fresh, __u64 now)
 {
 	struct flip *f = current_flip();
-	__u64 now = bpf_ktime_get_ns();
 	struct thread *t;
 	struct acc *acc;
 	__u64 slot;
@@ -801,6 +800,8 @@ static __always_inline int switched(void *ctx, bool preempt, struct task_struct 
 		take_cpu(next, f, cpu, now);
 	cpu->switches++;
 	cpu->running_tid = next->pid;
+	if (by_chance(now))
+		timed(PROG_SWITCH, now, false);
 	return 0;
 }
 
@@ -819,14 +820,22 @@ int BPF_PROG(sched_switch_fp, bool preempt, struct task_struct *prev, struct tas
 SEC("tp_btf/sched_wakeup")
 int BPF_PROG(sched_wakeup, struct task_struct *task)
 {
-	woken(task, false);
+	__u64 now = bpf_ktime_get_ns();
+
+	woken(task, false, now);
+	if (by_chance(now))
+		timed(PROG_WAKEUP, now, false);
 	return 0;
 }
 
 SEC("tp_btf/sched_wakeup_new")
 int BPF_PROG(sched_wakeup_new, struct task_struct *task)
 {
-	woken(task, true);
+	__u64 now = bpf_ktime_get_ns();
+
+	woken(task, true, now);
+	if (by_chance(now))
+		timed(PROG_WAKEUP, now, false);
 	return 0;
 }
 

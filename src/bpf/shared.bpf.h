@@ -23,6 +23,13 @@ struct {
 	__type(value, __u64);
 } losses SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, PROG_KINDS);
+	__type(key, __u32);
+	__type(value, struct program_cost);
+} costs SEC(".maps");
+
 /* Keeps an index within a power of two where the compiler would drop the mask as proven, and the verifier could not. */
 #define BOUND(index, mask) asm volatile("%0 &= %1" : "+r"(index) : "i"(mask))
 
@@ -32,6 +39,25 @@ static __always_inline void lose(__u32 why, __u64 n)
 
 	if (count)
 		*count += n;
+}
+
+/* One of 64, whatever the rhythm of events and the grain of the clock. */
+static __always_inline bool by_chance(__u64 now)
+{
+	return !(now * 0x9E3779B97F4A7C15ull >> 58);
+}
+
+/* Since `began` this program ran, and now it ends. */
+static __always_inline void timed(__u32 program, __u64 began, bool count)
+{
+	struct program_cost *cost = bpf_map_lookup_elem(&costs, &program);
+
+	if (!cost)
+		return;
+	if (count)
+		cost->runs++;
+	cost->timed++;
+	cost->ns += bpf_ktime_get_ns() - began;
 }
 
 static __always_inline struct flip *current_flip(void)

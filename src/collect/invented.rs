@@ -98,7 +98,8 @@ impl Invented {
         match request {
             Request::Interval(interval) => self.options.interval = interval,
             Request::Hold(held) => self.held = held,
-            Request::Visible(_) | Request::Focus(_) | Request::Detail(_) | Request::EndTick | Request::Step => {}
+            Request::Visible(_) | Request::Focus(_) | Request::Detail(_) => {}
+            Request::EndTick | Request::Step | Request::Statistics(_) => {}
         }
     }
 

@@ -50,6 +50,8 @@ pub enum Request {
     EndTick,
     /// Frames whose lines and inlined functions are wanted; a source that can tell answers for each of them.
     Detail(Vec<(FrameId, Frame)>),
+    /// Live: have the kernel count what BPF programs cost, all of them, for as long as somebody looks.
+    Statistics(bool),
     /// Replay: hold before the next tick, or go on.
     Hold(bool),
     /// Replay, while it is held: one tick.

@@ -10,9 +10,11 @@
 //! variants are only added, and structs say `serde(default)`: that is what a field has in captures older than itself.
 #![forbid(unsafe_code)]
 
+mod cost;
 mod hist;
 mod names;
 
+pub use cost::{Clockwork, Collector, Cost, OtherProgram, ProgramCost, ThreadCost};
 pub use hist::{BUCKETS, Hist, bucket_high, bucket_low, bucket_mid, bucket_of};
 pub use names::{
     Detail, FoundBy, Frame, FrameId, FrameKind, Inlined, Line, Module, ModuleId, ModuleKind, Names, Stack, StackEnd,
@@ -637,35 +639,6 @@ impl Loss {
             Loss::Unseen => "switches hidden from tracing",
         }
     }
-}
-
-/// What observing cost in the interval.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Cost {
-    /// CPU time of this process, all its threads.
-    pub user_space_ns: u64,
-    /// Resident memory of this process.
-    pub rss_bytes: u64,
-    /// Memory of the maps, as the kernel states it.
-    pub map_bytes: u64,
-    /// Memory of symbols and debug information that are kept, part of `rss_bytes`.
-    pub symbol_bytes: u64,
-    /// BPF programs; empty where the kernel's statistics are off.
-    pub programs: Vec<ProgramCost>,
-    /// From the end of the interval until the tick was ready.
-    pub late_ns: u64,
-}
-
-/// What one BPF program cost in the interval.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ProgramCost {
-    /// Its name.
-    pub name: String,
-    /// Runs.
-    pub runs: u64,
-    /// Time in it.
-    pub ns: u64,
 }
 
 /// Gauges of the whole machine at the end of an interval.

@@ -19,6 +19,7 @@ use crossterm::event::{KeyEvent, MouseButton, MouseEvent, MouseEventKind};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
+use super::cost::{CostPopup, DrawTime};
 use super::help::Help;
 use super::keys::Keyboard;
 use super::picker::Picker;
@@ -69,6 +70,8 @@ pub struct App {
     samples: (u64, u64),
     area: Rect,
     asked: Asked,
+    looks_at_cost: bool,
+    draws: DrawTime,
 }
 
 /// A place and what was opened in it.
@@ -94,6 +97,7 @@ enum Popup {
     Picker(Picker),
     Signal(SignalPopup),
     Quality(Quality),
+    Cost(CostPopup),
 }
 
 /// What a popup did with a key or a click.
@@ -149,6 +153,8 @@ impl App {
             samples: (0, 0),
             area: Rect::default(),
             asked: Asked::default(),
+            looks_at_cost: false,
+            draws: DrawTime::default(),
         }
     }
 
@@ -175,6 +181,11 @@ impl App {
     /// No more ticks will come: the replay is over, or the source failed (say why with [`App::notify`]).
     pub fn ended(&mut self) {
         self.ended = true;
+    }
+
+    /// A frame took that long to draw.
+    pub fn drawn(&mut self, took: Duration) {
+        self.draws.add(took);
     }
 
     /// The picture is held.
@@ -291,6 +302,10 @@ impl App {
         let pane = self.pane_mut();
         let (wants, plain) = (pane.wants(), pane.plain_frames(model));
         actions.extend(self.asked.news(wants, plain));
+        let looks_at_cost = self.popups.iter().any(|popup| matches!(popup, Popup::Cost(_)));
+        if looks_at_cost != std::mem::replace(&mut self.looks_at_cost, looks_at_cost) {
+            actions.push(Action::Statistics(looks_at_cost));
+        }
         actions
     }
 
@@ -329,6 +344,7 @@ impl App {
             Command::Copy => return self.copy(model),
             Command::Signal => self.ask_signal(model),
             Command::Quality => self.popups.push(Popup::Quality(Quality::new(self.pane().process(model), model))),
+            Command::Cost => self.popups.push(Popup::Cost(CostPopup::default())),
             Command::Back => self.leave(model),
             Command::BackOrQuit if self.places[self.at].inside.is_empty() => return vec![Action::Quit],
             Command::BackOrQuit => self.leave(model),
@@ -401,6 +417,7 @@ impl App {
             Popup::Picker(picker) => picker.key(context, event),
             Popup::Signal(popup) => popup.key(context, event),
             Popup::Quality(popup) => popup.key(context, event),
+            Popup::Cost(popup) => popup.key(context, event),
         };
         self.popup_reply(reply, model)
     }
@@ -413,6 +430,7 @@ impl App {
             Popup::Picker(picker) => picker.mouse(mouse, body),
             Popup::Signal(popup) => popup.mouse(mouse, body),
             Popup::Quality(popup) => popup.mouse(mouse),
+            Popup::Cost(popup) => popup.mouse(mouse),
         };
         self.popup_reply(reply, model)
     }

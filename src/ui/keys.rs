@@ -96,6 +96,8 @@ pub enum Command {
     Copy,
     /// Shows how complete stacks are.
     Quality,
+    /// Shows what sberf costs.
+    Cost,
     /// Asks which signal to send to the process.
     Signal,
     /// Place 1.
@@ -303,6 +305,7 @@ pub static BINDINGS: &[Binding] = &[
     bind(In::Anywhere, &[Char('W')], Command::Save, "save the ticks that are kept, as a capture", Some("save")),
     bind(In::Anywhere, &[Char('y')], Command::Copy, "copy the row, or the stack, to the clipboard", None),
     bind(In::Anywhere, &[Char('c')], Command::Quality, "how complete stacks are, and why the rest is not", None),
+    bind(In::Anywhere, &[Char('$')], Command::Cost, "what sberf costs, and other BPF programs", None),
     bind(In::Anywhere, &[F(9)], Command::Signal, "send a signal to the process; asks which", Some("signal")),
     bind(In::Anywhere, &[Char('+'), Char('=')], Command::Slower, "longer interval", None),
     bind(In::Anywhere, &[Char('-')], Command::Faster, "shorter interval", None),

@@ -21,6 +21,7 @@ pub mod app;
 pub mod bar;
 pub mod chart;
 mod copy;
+pub mod cost;
 mod cpus;
 mod disks;
 pub mod draw;
@@ -109,6 +110,8 @@ pub enum Action {
         /// What the person knows it by; fit for the screen.
         label: String,
     },
+    /// Somebody looks at what BPF programs cost, or no more.
+    Statistics(bool),
     /// Clear the terminal and draw everything anew.
     Redraw,
 }

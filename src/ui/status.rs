@@ -180,8 +180,7 @@ fn lost<'a>(model: &Model, theme: &Theme) -> Vec<Span<'a>> {
 fn own_cost<'a>(model: &Model, theme: &Theme) -> Vec<Span<'a>> {
     let Some(span) = model.span().filter(|span| span.len_ns() > 0) else { return Vec::new() };
     let cost = model.cost();
-    let bpf: u64 = cost.programs.iter().map(|program| program.ns).sum();
-    let share = (cost.user_space_ns + bpf) as f64 / span.len_ns() as f64;
+    let share = cost.total_ns() as f64 / span.len_ns() as f64;
     let text = format!("{}% {}", format::percent(share), format::bytes(cost.rss_bytes));
     vec![Span::styled("self ", theme.dim()), Span::styled(text, theme.text())]
 }

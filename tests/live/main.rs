@@ -10,6 +10,7 @@
 
 mod badday;
 mod compile;
+mod cost;
 mod cpu;
 mod depth;
 mod disk;

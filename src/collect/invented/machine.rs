@@ -5,8 +5,9 @@ use super::programs::{COMPILER, HOSTILE, PROGRAMS, Program, Role, SLEEPER, Wait}
 use super::random::Random;
 use super::stacks::Stacks;
 use crate::tick::{
-    Cost, CpuTick, DiskOp, DiskTick, Event, Hist, Host, Lens, Life, NodeTick, ProcessFacts, ProcessIo, ProcessKey,
-    ProgramCost, SlowRequest, Span, StackWeight, State, ThreadKey, ThreadTick, Tick, bucket_of,
+    Clockwork, Collector, Cost, CpuTick, DiskOp, DiskTick, Event, Hist, Host, Lens, Life, NodeTick, OtherProgram,
+    ProcessFacts, ProcessIo, ProcessKey, ProgramCost, SlowRequest, Span, StackWeight, State, ThreadCost, ThreadKey,
+    ThreadTick, Tick, bucket_of,
 };
 
 /// Samples per second and CPU.
@@ -465,6 +466,13 @@ fn spread(bytes: u64, nodes: u32) -> Vec<u64> {
 
 fn cost(len_ns: u64, threads: u64) -> Cost {
     let program = |name: &str, runs: u64, ns: u64| ProgramCost { name: name.to_owned(), runs, ns: runs * ns };
+    let collector = |name: &str, events, ns, map_bytes| Collector {
+        name: name.to_owned(),
+        events,
+        ns,
+        map_bytes,
+        in_user_space: false,
+    };
     Cost {
         user_space_ns: len_ns / 500 + threads * 600,
         rss_bytes: 38 * MIB,
@@ -476,6 +484,18 @@ fn cost(len_ns: u64, threads: u64) -> Cost {
             program("oncpu", 150, 2_100),
         ],
         late_ns: 1_400_000,
+        clockwork: Clockwork::Own,
+        threads: vec![
+            ThreadCost { role: "collector".into(), ns: len_ns / 900 },
+            ThreadCost { role: "model and screen".into(), ns: len_ns / 1200 },
+        ],
+        collectors: vec![
+            collector("sched", 13_500, Some(702_000), 14 * MIB),
+            collector("stacks", 90, Some(9_000), 6 * MIB),
+            collector("oncpu", 150, Some(315_000), MIB),
+            Collector { in_user_space: true, ..collector("tasks", threads, Some(threads * 600), 0) },
+        ],
+        others: Some(vec![OtherProgram { id: 12, name: "tcp_probe".into(), runs: 40, ns: 40_000 }]),
     }
 }
 

@@ -1,16 +1,13 @@
-//! The machine around the BPF maps: CPUs, nodes, disks by name, gauges, and what this program costs it.
-
-use std::os::fd::OwnedFd;
-use std::time::Instant;
+//! The machine around the BPF maps: CPUs, nodes, disks by name, and gauges.
 
 use super::cpus::Cpus;
 use super::maps;
 use super::objects::Objects;
 use crate::collect::cpus::{CpuTimes, Frequencies, online};
 use crate::collect::disks::Disks;
-use crate::collect::host::{Gauges, OwnCost};
+use crate::collect::host::Gauges;
 use crate::collect::nodes::{NodeMemories, NodeMemory};
-use crate::tick::{Cost, CpuTick, DiskTick, Loss, NodeTick, ProgramCost, Tick};
+use crate::tick::{CpuTick, DiskTick, Loss, NodeTick, Tick};
 
 /// Nodes that the kernel side counts, as `MAX_NODES` in `src/bpf/sberf.h`.
 const MAX_NODES: usize = 8;
@@ -24,25 +21,12 @@ pub struct Machine {
     memories: NodeMemories,
     gauges: Gauges,
     disks: Disks,
-    own: OwnCost,
-    own_cpu_ns: u64,
-    map_bytes: u64,
     moves: Vec<u64>,
-    programs: Vec<Program>,
-}
-
-/// A loaded program, and what its statistics read last.
-struct Program {
-    name: String,
-    fd: OwnedFd,
-    runs: u64,
-    ns: u64,
 }
 
 impl Machine {
     /// Takes the first readings.
     pub fn new(nodes: &[(u32, Vec<u32>)], objects: &Objects) -> Self {
-        let own = OwnCost::new();
         let mut machine = Machine {
             nodes: nodes.to_vec(),
             times: CpuTimes::new(),
@@ -51,11 +35,7 @@ impl Machine {
             memories: NodeMemories::of(nodes),
             gauges: Gauges::new(),
             disks: Disks::default(),
-            own_cpu_ns: own.cpu_ns(),
-            own,
-            map_bytes: objects.map_bytes(),
             moves: Vec::new(),
-            programs: objects.programs().into_iter().map(|(name, fd)| Program { name, fd, runs: 0, ns: 0 }).collect(),
         };
         machine.read_cpus(objects, 0);
         machine.fill(objects, &mut Tick::default());
@@ -141,34 +121,6 @@ impl Machine {
         let since = since.collect();
         self.moves = counters;
         since
-    }
-
-    /// What observing cost since the last call. `started`: when the tick began to be made.
-    pub fn cost(&mut self, started: Instant) -> Cost {
-        let cpu_ns = self.own.cpu_ns();
-        let user_space_ns = cpu_ns.saturating_sub(std::mem::replace(&mut self.own_cpu_ns, cpu_ns));
-        Cost {
-            user_space_ns,
-            rss_bytes: self.own.rss_bytes(),
-            map_bytes: self.map_bytes,
-            programs: self.programs.iter_mut().filter_map(Program::since).collect(),
-            late_ns: started.elapsed().as_nanos() as u64,
-            ..Cost::default()
-        }
-    }
-}
-
-impl Program {
-    /// Runs and time since the last call; `None` while the kernel's statistics are off.
-    fn since(&mut self) -> Option<ProgramCost> {
-        let (runs, ns) = maps::run_statistics(&self.fd)?;
-        let cost = ProgramCost {
-            name: self.name.clone(),
-            runs: runs.saturating_sub(self.runs),
-            ns: ns.saturating_sub(self.ns),
-        };
-        (self.runs, self.ns) = (runs, ns);
-        (cost.runs > 0).then_some(cost)
     }
 }
 

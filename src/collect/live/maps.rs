@@ -26,8 +26,21 @@ pub struct Closed {
     pub end_ns: u64,
 }
 
-/// Words of `struct flip`: generation, ns, prev_ns.
-const FLIP_WORDS: usize = 3;
+/// 64-bit words of `struct flip`: generation, ns, prev_ns, and two of settings.
+const FLIP_WORDS: usize = 5;
+/// 32-bit words of it: walks, looks, weight of a sample.
+const FLIP_SETTINGS: [usize; 3] = [6, 7, 8];
+
+/// What programs are told while they run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Stacks of blocked threads that may be walked, per CPU and period.
+    pub walks: u32,
+    /// Closer looks at places that registers say are known, per CPU and period.
+    pub looks: u32,
+    /// What a sample counts for.
+    pub sample_weight: u32,
+}
 
 impl FlipPage {
     /// Maps the page of the map `flip`.
@@ -38,6 +51,16 @@ impl FlipPage {
     /// Number of the interval that is being filled.
     pub fn generation(&self) -> u64 {
         self.0.long(0).map_or(0, |word| word.load(Ordering::Acquire))
+    }
+
+    /// Tells the programs how to go on from here.
+    pub fn set(&self, settings: Settings) {
+        let Settings { walks, looks, sample_weight } = settings;
+        for (word, value) in FLIP_SETTINGS.into_iter().zip([walks, looks, sample_weight]) {
+            if let Some(word) = self.0.word(word) {
+                word.store(value, Ordering::Relaxed);
+            }
+        }
     }
 
     /// Begins the next interval now, and returns the one that it closes.
@@ -194,13 +217,60 @@ pub fn counters(map: &impl MapCore, entries: usize) -> Vec<u64> {
         .collect()
 }
 
-/// Runs of a program and ns in it, while `kernel.bpf_stats_enabled` is on; they only grow.
-pub fn run_statistics(program: &impl AsFd) -> Option<(u64, u64)> {
+/// What the kernel says of a program. Runs and time are those of while its statistics are on; they only grow.
+#[derive(Clone, Debug, Default)]
+pub struct ProgramInfo {
+    /// The kernel's id of it.
+    pub id: u32,
+    /// Its name, 15 bytes at most.
+    pub name: String,
+    /// Runs.
+    pub runs: u64,
+    /// ns in them.
+    pub ns: u64,
+}
+
+/// Asks the kernel about a program.
+pub fn program_info(program: &impl AsFd) -> Option<ProgramInfo> {
     let mut info = libbpf_sys::bpf_prog_info::default();
     let mut len = size_of::<libbpf_sys::bpf_prog_info>() as u32;
     // SAFETY: the kernel writes at most `len` bytes of a structure of integers that is ours; all its pointers are null.
     let failed = unsafe { libbpf_sys::bpf_prog_get_info_by_fd(program.as_fd().as_raw_fd(), &mut info, &mut len) };
-    (failed == 0).then_some((info.run_cnt, info.run_time_ns))
+    let name = info.name.iter().map(|&byte| byte as u8).take_while(|&byte| byte != 0).collect::<Vec<_>>();
+    let name = String::from_utf8_lossy(&name).into_owned();
+    (failed == 0).then_some(ProgramInfo { id: info.id, name, runs: info.run_cnt, ns: info.run_time_ns })
+}
+
+/// The id of the next program on the machine; `None` after the last.
+///
+/// # Errors
+/// What the kernel says: it needs CAP_SYS_ADMIN.
+pub fn next_program(id: u32) -> std::io::Result<Option<u32>> {
+    let mut next = 0;
+    // SAFETY: the kernel writes one number, which is ours.
+    match unsafe { libbpf_sys::bpf_prog_get_next_id(id, &mut next) } {
+        0 => Ok(Some(next)),
+        code if -code == libc::ENOENT => Ok(None),
+        code => Err(std::io::Error::from_raw_os_error(-code)),
+    }
+}
+
+/// Opens a program of whoever.
+///
+/// # Errors
+/// What the kernel says: it is gone, or it needs CAP_SYS_ADMIN.
+pub fn program_by_id(id: u32) -> std::io::Result<OwnedFd> {
+    // SAFETY: takes a number, gives a descriptor or a negative error.
+    owned(unsafe { libbpf_sys::bpf_prog_get_fd_by_id(id) })
+}
+
+/// Has the kernel count runs and time of all BPF programs for as long as the descriptor lives.
+///
+/// # Errors
+/// What the kernel says: it needs CAP_SYS_ADMIN.
+pub fn enable_statistics() -> std::io::Result<OwnedFd> {
+    // SAFETY: takes a number, gives a descriptor or a negative error.
+    owned(unsafe { libbpf_sys::bpf_enable_stats(libbpf_sys::BPF_STATS_RUN_TIME) })
 }
 
 /// What an iterator over one process has to say.

@@ -4,6 +4,7 @@
 //! the task iterator; drain the maps of that interval; turn hashes and addresses into names while the processes live.
 //! Rings are emptied a few times per tick, nothing is woken per event.
 
+mod cost;
 mod cpus;
 mod disks;
 mod hists;
@@ -33,6 +34,7 @@ use libbpf_rs::Iter;
 use rustc_hash::FxHashMap;
 use rustix::time::ClockId;
 
+use self::cost::{Iteration, Meter};
 use self::machine::Machine;
 use self::maps::{Closed, FlipPage};
 use self::objects::Objects;
@@ -82,6 +84,8 @@ pub struct LiveOptions {
     pub ring_bytes: Option<u32>,
     /// Stacks counted in one interval at most; `None`: the default.
     pub stack_entries: Option<u32>,
+    /// Tell the cost of programs by their own clock, even while the kernel counts. For tests.
+    pub own_clock: bool,
 }
 
 impl Default for LiveOptions {
@@ -98,6 +102,7 @@ impl Default for LiveOptions {
             command: String::new(),
             ring_bytes: None,
             stack_entries: None,
+            own_clock: false,
         }
     }
 }
@@ -117,6 +122,9 @@ pub struct Live {
     resolver: Resolver,
     processes: Processes,
     machine: Machine,
+    meter: Meter,
+    /// What the last pass over all threads took.
+    iteration: Iteration,
     nodes: Vec<(u32, Vec<u32>)>,
     next_tick: Instant,
     /// Last accounts of threads that ended after the flip: they belong to the next tick.
@@ -188,6 +196,8 @@ impl Live {
             resolver: Resolver::new(symbols),
             processes: Processes::new(&nodes.iter().map(|(node, _)| *node).collect::<Vec<_>>()),
             machine: Machine::new(&nodes, &objects),
+            meter: Meter::new(&objects, options.own_clock),
+            iteration: Iteration::default(),
             nodes,
             early_dead: Vec::new(),
             lost: Vec::new(),
@@ -198,6 +208,7 @@ impl Live {
             objects,
             options,
         };
+        live.flip.set(objects::settings(&live.options, live.options.walks_per_s, 1));
         live.flip.advance();
         live.sample();
         live.describe();
@@ -259,6 +270,7 @@ impl Live {
             Request::Visible(processes) => self.processes.visible(&processes),
             Request::Focus(process) => self.processes.focus(process),
             Request::EndTick => self.next_tick = Instant::now(),
+            Request::Statistics(wanted) => self.meter.look(wanted),
             // A live kernel does not wait.
             Request::Hold(_) | Request::Step => {}
             Request::Detail(frames) => self.resolver.detail(frames, &mut self.names),
@@ -322,6 +334,7 @@ impl Live {
         let closed = self.flip.advance();
         let wall = wall_ns();
         let cpus = self.machine.read_cpus(&self.objects, closed.generation);
+        let programs = self.meter.close(&self.objects, &cpus);
         let maps = &self.objects.sched.maps;
         let nothing = self.objects.sched.progs.nothing.as_fd();
         maps::wait_for_programs(nothing, cpus.iter().map(|cpu| cpu.id), &maps.stacks, &maps.stacks_even)
@@ -363,15 +376,18 @@ impl Live {
         losses.add(Loss::Evicted, self.resolver.take_unasked());
         tick.losses = losses.0.into_iter().filter(|&(_, count)| count > 0).collect();
         tick.losses.sort_by_key(|&(loss, _)| loss as u8);
-        tick.cost = self.machine.cost(started);
+        tick.cost = self.meter.read(&self.objects, programs, self.iteration);
+        tick.cost.late_ns = started.elapsed().as_nanos() as u64;
         tick.cost.symbol_bytes = self.resolver.symbols().stats().bytes();
         Ok(tick)
     }
 
     fn iterate(&mut self) -> std::io::Result<()> {
+        let before = host::now_ns(ClockId::ThreadCPUTime);
         self.iterator_bytes.clear();
         let mut iterator = Iter::new(&self.objects.tasks).map_err(std::io::Error::other)?;
         iterator.read_to_end(&mut self.iterator_bytes)?;
+        self.iteration.ns = host::now_ns(ClockId::ThreadCPUTime).saturating_sub(before);
         Ok(())
     }
 
@@ -414,6 +430,7 @@ impl Live {
         let interval = Interval { closed, nodes: &self.nodes, spilled: &spilled };
         let harvest = self.tasks.harvest(&interval, dead, &self.iterator_bytes, &mut weights, wanted);
         losses.add(Loss::Malformed, harvest.malformed);
+        self.iteration.threads = harvest.told;
         tick.threads = harvest.threads;
         tick.stacks = self.stacks.resolve(weights, &mut self.resolver, &mut tick.names);
         tick.stacks.retain(|weight| self.watched.wants(weight.process.tgid));

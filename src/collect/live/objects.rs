@@ -9,7 +9,7 @@ use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 use libbpf_rs::{Link, MapCore, OpenObject, ProgramMut};
 
 use super::LiveOptions;
-use super::maps::memory_of;
+use super::maps::{Settings, memory_of};
 use super::skel::{block, life, mappings, numa, oncpu, sched};
 use super::unwind::{Unwinder, layout};
 use crate::collect::SourceError;
@@ -114,34 +114,89 @@ impl Objects {
         Some(if self.unwinder.is_some() { &progs.sample } else { &progs.sample_fp })
     }
 
-    /// Memory of all maps, bytes, as the kernel states it.
-    pub fn map_bytes(&self) -> u64 {
-        let sched = self.sched.object().maps().map(|map| memory_of(&map)).sum::<u64>();
-        let oncpu = self.oncpu.as_ref().map_or(0, |oncpu| {
+    /// Memory of the maps of each part that is there, bytes, as the kernel states it.
+    pub fn map_bytes(&self) -> Vec<(Part, u64)> {
+        let all = |object: &libbpf_rs::Object| object.maps().map(|map| memory_of(&map)).sum();
+        let for_stacks = |map: &libbpf_rs::Map<'_>| {
+            let name = map.name().to_string_lossy();
+            STACK_MAPS.iter().any(|stack_map| name.starts_with(stack_map))
+        };
+        let sched = self.sched.object();
+        let stacks = sched.maps().filter(for_stacks).map(|map| memory_of(&map)).sum();
+        let oncpu = self.oncpu.as_ref().map(|oncpu| {
+            // The others are those of `sched`.
             memory_of(&oncpu.maps.scratch) + memory_of(&oncpu.maps.walks) + memory_of(&oncpu.maps.sampled)
         });
-        let life = self.life.as_ref().map_or(0, |life| memory_of(&life.maps.life));
-        let block = self.block.as_ref().map_or(0, |block| block.object().maps().map(|map| memory_of(&map)).sum());
-        sched + oncpu + life + block
+        let parts = [
+            (Part::Sched, Some(all(sched) - stacks)),
+            (Part::Stacks, Some(stacks)),
+            (Part::OnCpu, oncpu),
+            (Part::Life, self.life.as_ref().map(|life| memory_of(&life.maps.life))),
+            (Part::Block, self.block.as_ref().map(|block| all(block.object()))),
+            (Part::Numa, self.numa.as_ref().map(|numa| memory_of(&numa.maps.moves))),
+            (Part::Tasks, Some(0)),
+        ];
+        parts.into_iter().filter_map(|(part, bytes)| Some((part, bytes?))).collect()
     }
 
-    /// Every program that is loaded, by name.
-    pub fn programs(&self) -> Vec<(String, OwnedFd)> {
+    /// Every program that is loaded, with its part and name.
+    pub fn programs(&self) -> Vec<(Part, String, OwnedFd)> {
         let objects = [
-            Some(self.sched.object()),
-            self.oncpu.as_ref().map(|skel| skel.object()),
-            self.life.as_ref().map(|skel| skel.object()),
-            self.block.as_ref().map(|skel| skel.object()),
-            self.numa.as_ref().map(|skel| skel.object()),
+            (Part::Sched, Some(self.sched.object())),
+            (Part::OnCpu, self.oncpu.as_ref().map(|skel| skel.object())),
+            (Part::Life, self.life.as_ref().map(|skel| skel.object())),
+            (Part::Block, self.block.as_ref().map(|skel| skel.object())),
+            (Part::Numa, self.numa.as_ref().map(|skel| skel.object())),
         ];
-        let programs = objects.into_iter().flatten().flat_map(|object| object.progs());
+        let programs = objects
+            .into_iter()
+            .filter_map(|(part, object)| Some((part, object?)))
+            .flat_map(|(part, object)| object.progs().map(move |program| (part, program)));
         // A program that was left out has no descriptor.
         programs
-            .filter(|program| program.as_fd().as_raw_fd() >= 0)
-            .filter_map(|program| {
-                Some((program.name().to_string_lossy().into_owned(), program.as_fd().try_clone_to_owned().ok()?))
+            .filter(|(_, program)| program.as_fd().as_raw_fd() >= 0)
+            .filter_map(|(part, program)| {
+                let name = program.name().to_string_lossy().into_owned();
+                let part = if RUN_BY_US.contains(&name.as_str()) { Part::Tasks } else { part };
+                Some((part, name, program.as_fd().try_clone_to_owned().ok()?))
             })
             .collect()
+    }
+}
+
+/// Programs of `sched` that only run when we have them run.
+const RUN_BY_US: [&str; 2] = ["tasks", "nothing"];
+
+/// How the names of those maps of `sched` begin that are there for stacks.
+const STACK_MAPS: [&str; 9] =
+    ["stacks", "unrecorded", "seen", "frames", "scratch", "walks", "unwind_", "near", "chosen"];
+
+/// Parts of the kernel side, each with its own cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Sched,
+    /// Walks of blocked stacks, and the maps of all stacks and tables.
+    Stacks,
+    OnCpu,
+    Life,
+    Block,
+    Numa,
+    /// What runs on our own CPU time: the iterator.
+    Tasks,
+}
+
+impl Part {
+    /// As [`LensStatus::name`].
+    pub fn name(self) -> &'static str {
+        match self {
+            Part::Sched => "sched",
+            Part::Stacks => "stacks",
+            Part::OnCpu => "oncpu",
+            Part::Life => "life",
+            Part::Block => "block",
+            Part::Numa => "numa",
+            Part::Tasks => "tasks",
+        }
     }
 }
 
@@ -224,10 +279,7 @@ fn load_sched(options: &LiveOptions, nodes: usize, by_tables: bool) -> Result<Lo
     rodata.totals_only = options.walks_per_s == 0;
     rodata.only_some = only_some(options);
     rodata.syscall_class = super::syscalls::table();
-    let (periods_per_s, walks) = budget(options.walks_per_s);
-    rodata.period_ns = u64::from(1_000_000_000 / periods_per_s);
-    rodata.looks_per_period = LOOKS_PER_S / periods_per_s;
-    rodata.walks_per_period = walks;
+    rodata.period_ns = u64::from(1_000_000_000 / periods_per_s(options.walks_per_s));
     if let Some(bytes) = options.ring_bytes {
         open.maps.dead.set_max_entries(bytes).map_err(fail)?;
         open.maps.frames.set_max_entries(bytes).map_err(fail)?;
@@ -262,10 +314,15 @@ fn snapshots_per_period() -> u32 {
     (24 / cpus).clamp(1, 10)
 }
 
-/// (periods per second, walks in one): short periods spread the walks, so that a burst does not take them all.
-fn budget(walks_per_s: u32) -> (u32, u32) {
-    let periods_per_s = if (1..100).contains(&walks_per_s) { 10 } else { 100 };
-    (periods_per_s, walks_per_s.div_ceil(periods_per_s))
+/// Short periods spread the walks, so that a burst does not take them all.
+fn periods_per_s(walks_per_s: u32) -> u32 {
+    if (1..100).contains(&walks_per_s) { 10 } else { 100 }
+}
+
+/// What the programs are told when `walks_per_s` stacks may be walked on each CPU, of those that were asked for.
+pub fn settings(options: &LiveOptions, walks_per_s: u32, sample_weight: u32) -> Settings {
+    let periods_per_s = periods_per_s(options.walks_per_s);
+    Settings { walks: walks_per_s.div_ceil(periods_per_s), looks: LOOKS_PER_S / periods_per_s, sample_weight }
 }
 
 /// Who descends from a process that is followed, the kernel side does not know: it takes everybody's stacks then.
@@ -293,6 +350,7 @@ fn load_oncpu(options: &LiveOptions, sched: &Sched, by_tables: bool) -> Result<o
     without_tables!(open, by_tables, fail);
     open.maps.flip.reuse_fd(sched.maps.flip.as_fd()).map_err(fail)?;
     open.maps.losses.reuse_fd(sched.maps.losses.as_fd()).map_err(fail)?;
+    open.maps.costs.reuse_fd(sched.maps.costs.as_fd()).map_err(fail)?;
     open.maps.stacks.reuse_fd(sched.maps.stacks.as_fd()).map_err(fail)?;
     open.maps.stacks_even.reuse_fd(sched.maps.stacks_even.as_fd()).map_err(fail)?;
     open.maps.stacks_odd.reuse_fd(sched.maps.stacks_odd.as_fd()).map_err(fail)?;
@@ -317,6 +375,7 @@ fn load_life(sched: &Sched, links: &mut Vec<Link>) -> Result<life::LifeSkel<'sta
     let mut open = life::LifeSkelBuilder::default().open(place()).map_err(fail)?;
     open.maps.flip.reuse_fd(sched.maps.flip.as_fd()).map_err(fail)?;
     open.maps.losses.reuse_fd(sched.maps.losses.as_fd()).map_err(fail)?;
+    open.maps.costs.reuse_fd(sched.maps.costs.as_fd()).map_err(fail)?;
     let skel = open.load().map_err(fail)?;
     links.push(skel.progs.on_fork.attach().map_err(fail)?);
     links.push(skel.progs.on_exec.attach().map_err(fail)?);
@@ -335,6 +394,7 @@ fn open_block(sched: &Sched, links: &mut Vec<Link>, io_start: bool) -> Result<bl
     open.progs.io_start.set_autoload(io_start);
     open.maps.flip.reuse_fd(sched.maps.flip.as_fd()).map_err(fail)?;
     open.maps.losses.reuse_fd(sched.maps.losses.as_fd()).map_err(fail)?;
+    open.maps.costs.reuse_fd(sched.maps.costs.as_fd()).map_err(fail)?;
     let skel = open.load().map_err(fail)?;
     skel.maps
         .slow_ns
@@ -367,6 +427,7 @@ fn load_numa(
     }
     open.maps.flip.reuse_fd(sched.maps.flip.as_fd()).map_err(fail)?;
     open.maps.losses.reuse_fd(sched.maps.losses.as_fd()).map_err(fail)?;
+    open.maps.costs.reuse_fd(sched.maps.costs.as_fd()).map_err(fail)?;
     let skel = open.load().map_err(fail)?;
     links.push(skel.progs.move_numa.attach().map_err(fail)?);
     links.push(skel.progs.swap_numa.attach().map_err(fail)?);

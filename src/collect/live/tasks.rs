@@ -119,6 +119,21 @@ pub struct Harvest {
     pub not_taken: FxHashMap<(ProcessKey, State), u64>,
     /// Bytes that did not make a record.
     pub malformed: u64,
+    /// Records, also of those nobody asked for.
+    pub told: u64,
+    /// On-CPU time in all of those.
+    pub on_cpu_ns: u64,
+}
+
+impl Harvest {
+    fn count(&mut self, record: &Record) {
+        self.told += 1;
+        self.on_cpu_ns += match &record.account {
+            Some((account, _)) => account.ns[0],
+            None if record.task.state == 0 => record.task.lived_ns,
+            None => 0,
+        };
+    }
 }
 
 impl Tasks {
@@ -136,6 +151,7 @@ impl Tasks {
         let mut harvest = Harvest::default();
         let mut ended = FxHashMap::default();
         for record in dead {
+            harvest.count(&record);
             if wanted(record.task.tgid) {
                 if record.task.dead != 0 {
                     ended.insert(key_of(&record.task), record.task.task);
@@ -149,6 +165,7 @@ impl Tasks {
                 harvest.malformed += 1;
                 break;
             };
+            harvest.count(&record);
             if wanted(record.task.tgid) {
                 self.one(interval, &record, weights, &mut harvest);
             }

@@ -3,6 +3,7 @@
 //! Times are in ns in fields that end in `_ns`, sizes in `_bytes`. Absent is `null`, never 0: the percentiles of nothing,
 //! memory that was not read. Fields are added, never changed.
 
+mod cost;
 mod object;
 #[cfg(test)]
 mod tests;

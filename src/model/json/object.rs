@@ -2,11 +2,12 @@
 
 use serde::Serialize;
 
+use super::cost::{self, CostObject};
 use super::time::rfc3339;
 use crate::model::{IoTotals, Model, Process, Totals};
 use crate::tick::{
-    Cost, CpuTick, DiskOp, DiskOpTick, DiskTick, Event, Hist, Life, Loss, NodeTick, ProcessKey, SlowRequest, Span,
-    State, StateNs, ThreadKey,
+    CpuTick, DiskOp, DiskOpTick, DiskTick, Event, Hist, Life, Loss, NodeTick, ProcessKey, SlowRequest, Span, State,
+    StateNs, ThreadKey,
 };
 
 #[derive(Serialize)]
@@ -206,25 +207,6 @@ struct EventObject<'a> {
     status: Option<u32>,
 }
 
-#[derive(Serialize)]
-struct CostObject<'a> {
-    user_space_ns: u64,
-    /// `null` where the kernel's statistics of BPF programs are off.
-    bpf_ns: Option<u64>,
-    rss_bytes: u64,
-    map_bytes: u64,
-    symbol_bytes: u64,
-    late_ns: u64,
-    programs: Vec<ProgramObject<'a>>,
-}
-
-#[derive(Serialize)]
-struct ProgramObject<'a> {
-    name: &'a str,
-    runs: u64,
-    ns: u64,
-}
-
 /// Counts by stable name, those that are not zero.
 struct Losses<'a>(&'a [(Loss, u64)]);
 
@@ -251,7 +233,7 @@ pub fn tick(model: &Model) -> TickObject<'_> {
         slow_requests: slow.map(slow_object).collect(),
         events: model.tick_events().map(event_object).collect(),
         losses: Losses(model.tick_losses()),
-        cost: cost_object(model.cost()),
+        cost: cost::object(model.cost()),
     }
 }
 
@@ -439,19 +421,6 @@ fn event_object(event: &Event) -> EventObject<'_> {
     };
     let ProcessKey { tgid: pid, start_ns } = event.process;
     EventObject { at_ns: event.at_ns, pid, start_ns, comm: &event.comm, what, ppid, status }
-}
-
-fn cost_object(cost: &Cost) -> CostObject<'_> {
-    let bpf_ns = cost.programs.iter().fold(0, |sum: u64, program| sum.saturating_add(program.ns));
-    CostObject {
-        user_space_ns: cost.user_space_ns,
-        bpf_ns: (!cost.programs.is_empty()).then_some(bpf_ns),
-        rss_bytes: cost.rss_bytes,
-        map_bytes: cost.map_bytes,
-        symbol_bytes: cost.symbol_bytes,
-        late_ns: cost.late_ns,
-        programs: cost.programs.iter().map(|p| ProgramObject { name: &p.name, runs: p.runs, ns: p.ns }).collect(),
-    }
 }
 
 /// The name of a loss that scripts may rely on.

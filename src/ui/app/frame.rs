@@ -31,6 +31,7 @@ impl App {
                 Popup::Picker(picker) => picker.render(&self.theme, parts.body, buf),
                 Popup::Signal(popup) => popup.render(&self.theme, parts.body, buf),
                 Popup::Quality(popup) => popup.render(&self.theme, parts.body, buf),
+                Popup::Cost(popup) => popup.render(model, self.draws, &self.theme, parts.body, buf),
             }
         }
     }
