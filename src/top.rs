@@ -27,9 +27,9 @@ use crate::{Failure, save, terminal};
 const FRAME: Duration = Duration::from_millis(33);
 /// … and when keys do: a wheel yields hundreds of events a second …
 const KEY_FRAME: Duration = Duration::from_millis(8);
-/// … and when only names came, as they do five times a second while programs start that were never seen. Who has just pressed
-/// a key may wait for them.
-const NAMES_FRAME: Duration = Duration::from_millis(500);
+/// … and when only names came, as they do five times a second while programs start that were never seen: they can wait for
+/// the next tick, unless somebody has just pressed a key.
+const NAMES_FRAME: Duration = Duration::from_secs(1);
 const WAITS_FOR_NAMES: Duration = Duration::from_secs(2);
 
 /// Why the loop ended.

@@ -16,8 +16,30 @@ pub fn put(buf: &mut Buffer, x: u16, y: u16, text: &str, width: u16, style: Styl
         return x;
     }
     let width = width.min(area.right() - x);
+    if text.chars().all(is_simple) {
+        return put_simple(buf, x, y, text, width, style);
+    }
     let text = fit(text, width.into());
     buf.set_stringn(x, y, text, width.into(), style).0
+}
+
+/// One cell each, whatever stands beside it: nearly all that is ever drawn.
+fn is_simple(c: char) -> bool {
+    matches!(c, ' '..='~' | '\u{2500}'..='\u{259f}' | '…')
+}
+
+/// The same for such text, without asking of each letter how wide it is and what it combines with.
+fn put_simple(buf: &mut Buffer, x: u16, y: u16, text: &str, width: u16, style: Style) -> u16 {
+    let cut = text.chars().nth(width.into()).is_some();
+    let shown = text.chars().take(usize::from(width) - usize::from(cut)).chain(cut.then_some('…'));
+    let mut at = x;
+    for c in shown {
+        if let Some(cell) = buf.cell_mut((at, y)) {
+            cell.set_char(c).set_style(style);
+        }
+        at += 1;
+    }
+    at
 }
 
 /// Puts pieces one after the other on the first line of `area`. Returns the column after them.
@@ -69,5 +91,25 @@ pub fn framed(buf: &mut Buffer, theme: &Theme, area: Rect, title: &str) -> Rect 
 pub fn rule(buf: &mut Buffer, theme: &Theme, area: Rect) {
     if area.height > 0 {
         put(buf, area.x, area.y, &"─".repeat(area.width.into()), area.width, theme.border());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn simple_text_is_put_as_any_other() {
+        let texts =
+            ["", "a", "sberf", " two  words ", "▏█▓▒░▌─│├┤", "12 345…", "…", "ends in ä", "^[[31m", "a\u{301}b"];
+        for (text, width) in texts.iter().flat_map(|text| (0..12).map(move |width| (*text, width))) {
+            let area = Rect::new(0, 0, 10, 1);
+            let (mut ours, mut theirs) = (Buffer::empty(area), Buffer::empty(area));
+            let style = Style::new().bold();
+            let end = put(&mut ours, 2, 0, text, width, style);
+            let room = width.min(8);
+            let after = theirs.set_stringn(2, 0, fit(text, room.into()), room.into(), style).0;
+            assert_eq!((end, ours), (after, theirs), "{text:?} in {width}");
+        }
     }
 }

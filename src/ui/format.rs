@@ -104,7 +104,7 @@ fn digits(value: f64, whole: bool) -> String {
 /// Text that cannot move the cursor, hide or reorder what stands beside it: control characters as `^[`, other invisible
 /// ones (bidirectional marks, zero width, unassigned joiners) as `�`, and no more than three marks on one letter.
 pub fn clean(text: &str) -> Cow<'_, str> {
-    if text.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
+    if is_plain(text) {
         return Cow::Borrowed(text);
     }
     let mut clean = String::with_capacity(text.len());
@@ -128,6 +128,11 @@ pub fn clean(text: &str) -> Cow<'_, str> {
     Cow::Owned(clean)
 }
 
+/// Printable ASCII: one cell a byte.
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| (0x20..0x7f).contains(&byte))
+}
+
 /// C1 controls, bidirectional controls, separators and what else has no shape of its own.
 fn is_hidden(c: char) -> bool {
     matches!(c,
@@ -143,11 +148,14 @@ pub fn file_part(name: &str) -> Option<String> {
 
 /// Width in cells.
 pub fn width(text: &str) -> usize {
-    text.width()
+    if is_plain(text) { text.len() } else { text.width() }
 }
 
 /// The text cleaned and cut to at most `width` cells, ending in `…` if anything was cut. Reads no more of it than shows.
 pub fn fit(text: &str, width: usize) -> String {
+    if text.len() <= width && is_plain(text) {
+        return text.to_owned();
+    }
     let (head, more) = head_of(text, width);
     let clean = clean(head);
     if !more && clean.width() <= width {
