@@ -46,16 +46,33 @@ step "tests" cargo test --locked --no-fail-fast --lib --bins "${quick[@]}"
 step "documentation tests" cargo test --locked --doc
 if [ ${#live[@]} -gt 0 ]; then
     step "tests on the live kernel" cargo_test_live --locked --no-fail-fast "${live[@]}" -- --test-threads=1
-    # They measure a machine that does other things, too. What failed is tried once more, alone, and said to have been.
-    if [ "${failed[*]-}" = "tests on the live kernel" ]; then
-        mapfile -t again < <(sed -n 's/^    \([a-z0-9_]*::[a-z0-9_:]*\)$/\1/p' "$log" | sort -u)
-        if [ "${#again[@]}" -gt 0 ] && [ "${#again[@]}" -le 3 ]; then
-            failed=()
-            for name in "${again[@]}"; do
-                step "once more, alone: $name" cargo_test_live --locked "${live[@]}" -- --test-threads=1 --exact "$name"
-            done
-        fi
-    fi
+fi
+
+# failed_tests: of each test that failed, its program (an option of cargo) and its name.
+failed_tests() {
+    awk '
+        /^ +Running / { program = $2 == "unittests" ? "--lib" : $2; sub(/\/main\.rs$/, "", program)
+                        sub(/^tests\//, "--test=", program); sub(/\.rs$/, "", program); listed = 0 }
+        /^failures:$/ { listed = 1 }
+        /^test result:/ { listed = 0 }
+        listed && /^    [A-Za-z0-9_:]+$/ { print program, $1 }' "$log" | sort -u
+}
+
+# Nothing failed but single tests: no lint, nothing that does not compile, no program that died.
+only_tests_failed() {
+    ! [[ ${failed[*]} =~ formatting|lints|documentation ]] &&
+        ! grep -q '^error: could not compile' "$log" &&
+        [ "$(grep '^error: test failed, to rerun' "$log" | sort -u | wc -l)" = "$(failed_tests | cut -d' ' -f1 | sort -u | wc -l)" ]
+}
+
+# They measure a machine that does other things, too. What failed is tried once more, alone, and said to have been.
+mapfile -t again < <(failed_tests)
+if [ ${#again[@]} -gt 0 ] && [ ${#again[@]} -le 3 ] && only_tests_failed; then
+    failed=()
+    for test in "${again[@]}"; do
+        read -r program name <<< "$test"
+        step "once more, alone: $name" cargo_test_live --locked "$program" -- --test-threads=1 --exact "$name"
+    done
 fi
 
 printf '\n== result\n'
