@@ -295,6 +295,12 @@ static __always_inline __s64 resident_pages(struct mm_struct *mm)
 	return pages < 0 ? 0 : pages;
 }
 
+/* Whether it runs now. `on_cpu` is an int up to 6.18 and a byte in 7.2: read at the size that this kernel states. */
+static __always_inline bool runs_now(struct task_struct *task)
+{
+	return BPF_CORE_READ_BITFIELD(task, on_cpu) != 0;
+}
+
 static __always_inline __u32 request_dev(struct request *rq)
 {
 	struct request___old *old = (void *)rq;

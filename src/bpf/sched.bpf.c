@@ -853,7 +853,7 @@ static __always_inline __u32 state_of(struct task_struct *task, __u16 *syscall)
 	__u32 state = task->__state;
 
 	*syscall = 0xFFFF;
-	if (task->on_cpu)
+	if (runs_now(task))
 		return ST_ON_CPU;
 	if (state & TASK_DEAD || task->flags & PF_EXITING)
 		return ST_DEAD;
