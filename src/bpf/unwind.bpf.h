@@ -133,6 +133,7 @@ struct walk {
 	struct unwind_need need;
 	__u64 period; /* when the present one of the budget for snapshots began */
 	__u64 snapshots; /* left in it */
+	__u64 pivot[15]; /* of the node that `vma_at` looks at: here, for up to 6.1 functions that call each other share 512 bytes */
 };
 
 /* Not shared: a sample may interrupt another program's walk. */
@@ -152,15 +153,20 @@ struct {
  * The mapping at that address, from the maple tree of the address space, which changes under our eyes: what is found is
  * looked at again by its own fields. The layout of a node is known: user space has compared it with the kernel's.
  */
-__noinline __u64 vma_at(__u64 mm, __u64 at)
+__noinline __u64 vma_at(struct walk *w, __u64 at)
 {
-	struct mm_struct *space = (void *)mm;
-	__u64 entry, pivot[15], node;
+	struct mm_struct *space;
+	__u64 entry, node;
 	__u32 level, i, type, pivots, slots;
 
+	if (!w)
+		return 0;
+	space = (void *)w->mm;
 	entry = (__u64)BPF_CORE_READ(space, mm_mt.ma_root);
 	if ((entry & 3) != 2 || entry <= 4096) /* the only mapping, or none */
 		return 0;
+	/* Unrolled: clang may lay this loop out so that it falls through into its own head, which 6.1's verifier takes for endless. */
+#pragma unroll
 	for (level = 0; level < MAPLE_LEVELS; level++) {
 		type = entry >> 3 & 15;
 		node = entry & ~255ull;
@@ -171,10 +177,10 @@ __noinline __u64 vma_at(__u64 mm, __u64 at)
 			pivots = 15;
 			slots = bpf_core_field_offset(struct maple_range_64, slot);
 		}
-		if (bpf_probe_read_kernel(pivot, sizeof(pivot), &((struct maple_range_64 *)node)->pivot))
+		if (bpf_probe_read_kernel(w->pivot, sizeof(w->pivot), &((struct maple_range_64 *)node)->pivot))
 			return 0;
 		for (i = 0; i < 15; i++)
-			if (i >= pivots || pivot[i] >= at)
+			if (i >= pivots || w->pivot[i] >= at)
 				break;
 		if (bpf_probe_read_kernel(&entry, sizeof(entry), (void *)(node + slots + i * sizeof(entry))))
 			return 0;
@@ -245,7 +251,7 @@ __noinline int mapping_at(struct walk *w, __u64 at)
 		if (at >= memo->start && at < memo->end)
 			return i;
 	}
-	vma = (void *)vma_at(w->mm, at);
+	vma = (void *)vma_at(w, at);
 	if (!vma)
 		return -1;
 	/* Neighbours: vm_start, vm_end. */
@@ -560,12 +566,15 @@ static long step(__u32 nth, struct walking *walking)
 /* Sends what was missing; not sent, it will be missed again. */
 static __always_inline void ask(struct walk *w, struct frames_rec *rec)
 {
+	/* On our stack: a key in memory that a function was handed is refused up to 6.1. */
+	struct unwind_key key = w->need.key;
+
 	w->need.start_ns = rec->start_ns;
 	w->need.tgid = rec->tgid;
 	if (!bpf_ringbuf_output(&unwind_needs, &w->need, sizeof(w->need), BPF_RB_FORCE_WAKEUP))
 		return;
 	if (!w->need.file)
-		bpf_map_delete_elem(&unwind_keys, &w->need.key);
+		bpf_map_delete_elem(&unwind_keys, &key);
 }
 
 static __always_inline void budget(struct walk *w)
