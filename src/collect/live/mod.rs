@@ -7,6 +7,7 @@
 mod cost;
 mod cpus;
 mod disks;
+mod floor;
 mod hists;
 mod life;
 mod machine;
@@ -14,6 +15,7 @@ mod maps;
 mod objects;
 mod processes;
 mod rings;
+mod said;
 mod sampler;
 mod shared;
 mod skel;

@@ -3,13 +3,14 @@
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::{Mutex, Once, PoisonError};
 
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 use libbpf_rs::{Link, MapCore, OpenObject, ProgramMut};
 
 use super::LiveOptions;
+use super::floor;
 use super::maps::{Settings, memory_of};
+use super::said;
 use super::skel::{block, life, mappings, numa, oncpu, sched};
 use super::unwind::{Unwinder, layout};
 use crate::collect::SourceError;
@@ -37,33 +38,6 @@ fn place() -> &'static mut MaybeUninit<OpenObject> {
     Box::leak(Box::new(MaybeUninit::uninit()))
 }
 
-/// What libbpf warned of: the verifier's words when a load fails. The end of it is what tells.
-static WARNINGS: Mutex<String> = Mutex::new(String::new());
-
-/// From now on libbpf's warnings are kept instead of printed over the screen.
-fn keep_warnings() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        libbpf_rs::set_print(Some((libbpf_rs::PrintLevel::Warn, |_, text| {
-            let mut warnings = WARNINGS.lock().unwrap_or_else(PoisonError::into_inner);
-            if warnings.len() > 16 << 10 {
-                warnings.clear();
-            }
-            warnings.push_str(&text);
-        })));
-    });
-}
-
-/// The last thing libbpf said that is not noise.
-fn last_warning() -> String {
-    std::mem::take(&mut *WARNINGS.lock().unwrap_or_else(PoisonError::into_inner))
-        .lines()
-        .rev()
-        .find(|line| line.contains("libbpf:") && !line.contains("BPF token"))
-        .map(|line| line.trim().trim_start_matches("libbpf: ").to_owned())
-        .unwrap_or_default()
-}
-
 fn refused(what: &str, error: &libbpf_rs::Error) -> String {
     let remedy = match error.kind() {
         libbpf_rs::ErrorKind::PermissionDenied => {
@@ -72,7 +46,7 @@ fn refused(what: &str, error: &libbpf_rs::Error) -> String {
         libbpf_rs::ErrorKind::NotFound => "this kernel does not have the trace points or types it needs",
         _ => "the kernel refused it",
     };
-    let said = last_warning();
+    let said = said::last();
     let said = if said.is_empty() { error.to_string() } else { format!("{error}; {said}") };
     format!("loading the BPF programs of {what} failed: {said}. {remedy}")
 }
@@ -80,7 +54,7 @@ fn refused(what: &str, error: &libbpf_rs::Error) -> String {
 impl Objects {
     /// Loads and attaches what this kernel takes.
     pub fn load(options: &LiveOptions, nodes: &[(u32, Vec<u32>)]) -> Result<Self, SourceError> {
-        keep_warnings();
+        said::keep();
         let unwinding = match options.by_tables {
             true => layout::check().and_then(|()| load_mappings()),
             false => Err("switched off (--unwind fp): user stacks are walked by frame pointers".to_owned()),
@@ -258,7 +232,10 @@ fn load_by_tables(
     });
     match by_tables {
         Ok((loaded, unwinder)) => Ok((loaded, Ok(unwinder))),
-        Err(why) => load_sched(options, nodes, false).map(|loaded| (loaded, Err(why))).map_err(SourceError),
+        Err(why) => match load_sched(options, nodes, false) {
+            Ok(loaded) => Ok((loaded, Err(why))),
+            Err(why) => Err(SourceError(floor::too_old().unwrap_or(why))),
+        },
     }
 }
 
