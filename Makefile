@@ -12,10 +12,10 @@ TRIPLE = $(shell rustc -vV | sed -n 's/^host: //p' | tr a-z- A-Z_)
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help top build test lint fmt bench screenshot demo readme rust deps clean
+.PHONY: help top build test test-kernels lint fmt bench screenshot demo readme rust deps clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 top: build ## build, then start `sberf top`
 	@$(ROOT) $(SBERF) top $(ARGS)
@@ -28,6 +28,11 @@ test: ## formatting, lints and every test; those on the live kernel as root
 	@scripts/rust.sh rustfmt clippy
 	@scripts/deps.sh build test
 	@scripts/test.sh
+
+test-kernels: ## on every kernel of the table in README.md, in virtual machines; ARGS="6.12" takes one; some 10 minutes
+	@scripts/rust.sh
+	@scripts/deps.sh build test
+	SBERF_KERNELS=all $(CARGO) test --locked --test kernels -- $(ARGS)
 
 lint: deps ## formatting and lints only
 	@scripts/rust.sh rustfmt clippy

@@ -85,6 +85,8 @@ has_libc() { has_header stdio.h; }
 has_runqlat() { has_command runqlat || has_command bpf-runqlat; }
 has_perf() { has_command perf && PATH="$PATH:/usr/sbin" perf version >/dev/null 2>&1; }
 
+has_static_busybox() { [ -x /bin/busybox ] && ! ldd /bin/busybox >/dev/null 2>&1; }
+
 # field NAME LIST: the package for this manager out of "apt=a dnf=b ..."; empty if it has none.
 field() {
     for pair in $2; do
@@ -148,6 +150,12 @@ tests() {
     item want "has_command taskset" "taskset, pins workloads to a CPU" \
         "apt=util-linux dnf=util-linux pacman=util-linux zypper=util-linux apk=util-linux-misc"
     libbpf_tools
+    # Other kernels are Debian's, fetched by apt: elsewhere those tests are skipped.
+    if [ "$manager" = apt ]; then
+        item want "has_command qemu-system-x86_64" "QEMU, boots other kernels" "apt=qemu-system-x86"
+        item want has_static_busybox "a static busybox, the first program of those machines" "apt=busybox-static"
+        item want "has_command xz" "xz, unpacks kernels" "apt=xz-utils"
+    fi
 }
 
 benches() {

@@ -36,6 +36,7 @@ for path in tests/*.rs tests/*/main.rs; do
     name=${path#tests/} name=${name%/main.rs} name=${name%.rs}
     case $name in
     live*) live+=(--test "$name") ;;
+    kernels) ;; # below
     *) quick+=(--test "$name") ;;
     esac
 done
@@ -74,6 +75,9 @@ if [ ${#again[@]} -gt 0 ] && [ ${#again[@]} -le 3 ] && only_tests_failed; then
         step "once more, alone: $name" cargo_test_live --locked "$program" -- --test-threads=1 --exact "$name"
     done
 fi
+
+# Virtual machines, for which root is not needed; what cannot be had is skipped.
+step "tests on other kernels" cargo test --locked --test kernels
 
 printf '\n== result\n'
 grep -E '^(test result:|test .* \.\.\. FAILED$|.*skipped: )' "$log" || true
