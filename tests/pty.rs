@@ -366,6 +366,20 @@ fn time_can_be_stepped_through_and_what_is_kept_saved() {
 }
 
 #[test]
+fn stacks_by_frame_pointers_are_said_to_be() {
+    if let Err(why) = common::can_run_live() {
+        return println!("skipped: {why}");
+    }
+    let dir = common::demo();
+    let mut terminal = Terminal::start(&["top", "-d", "0.2", "--unwind", "fp"], &[], dir.path(), (40, 160));
+    terminal.wait_for("fp stacks");
+    terminal.press(b"?");
+    terminal.wait_for("switched off (--unwind fp)");
+    terminal.press(b"\x1bq");
+    assert!(terminal.end().success());
+}
+
+#[test]
 fn live_ticks_that_wait_can_be_taken_one_by_one() {
     if let Err(why) = common::can_run_live() {
         return println!("skipped: {why}");

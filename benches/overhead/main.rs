@@ -5,12 +5,13 @@
 //! middle, least and greatest of all rounds are printed. Peers that are not installed are left out and named.
 //!
 //! ```text
-//! overhead [--rounds N] [--only programs|work|screens] [--steady SECONDS] [--tasks N,N]
+//! overhead [--rounds N] [--only programs|samples|work|screens] [--steady SECONDS] [--tasks N,N]
 //! ```
 
 mod bpf;
 mod load;
 mod report;
+mod samples;
 mod screen;
 mod stats;
 mod tools;
@@ -77,6 +78,9 @@ fn measure(plan: &Plan) -> Result<()> {
     let steal = report::Steal::start();
     if plan.wants("programs") {
         report::programs(plan.rounds, scratch.path())?;
+    }
+    if plan.wants("samples") {
+        samples::samples(plan.rounds, plan.steady, scratch.path())?;
     }
     if plan.wants("work") {
         report::work(plan.rounds, scratch.path())?;

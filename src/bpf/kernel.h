@@ -165,6 +165,7 @@ struct mm_struct {
 	struct maple_tree mm_mt;
 	mm_context_t context;
 	unsigned long total_vm;
+	unsigned long start_stack;
 	struct percpu_counter rss_stat[4];
 };
 

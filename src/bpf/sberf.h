@@ -198,7 +198,8 @@ struct frames_rec {
 	__u8 by_table;
 	__u8 stop;    /* of a walk by tables: enum unwind_stop */
 	__u8 pending; /* a snapshot of the same hash follows, that can complete it */
-	__u64 seed;   /* what the hash began with: of process, address space and stop */
+	__u64 seed;   /* what the hash began with: of process, address space, program and stop */
+	__u64 image;  /* where the stack of its program began, which tells it from what the process executes next; 0: none */
 	__u64 ips[2 * MAX_FRAMES];
 };
 
@@ -224,16 +225,23 @@ struct unwind_need {
 
 #define SNAPSHOT_BYTES 65536
 
-/* What is needed to walk a stack when its tables are there; `bytes` of it follow, from SP up. */
+enum snapshot_taken {
+	SNAPSHOT_SAMPLED,
+	SNAPSHOT_BLOCKS, /* the thread is about to block, and stays where it is for a while */
+	SNAPSHOT_ASLEEP, /* it was blocked already: nothing of its stack follows */
+};
+
+/* What is needed to walk a stack when its tables are there; SNAPSHOT_BYTES follow, `bytes` of them are of it, from SP up. */
 struct unwind_snapshot {
 	__u64 hash; /* of the stack that it completes */
 	__u64 start_ns;
+	__u64 image; /* as in frames_rec */
 	__u64 pc;
 	__u64 regs[32]; /* DWARF's numbers; x86-64 has 16 */
 	__u32 tgid;
 	__u32 tid;
 	__u32 bytes;
-	__u32 blocked; /* the thread is about to block, and stays where it is for a while */
+	__u32 taken; /* enum snapshot_taken */
 };
 
 struct unwind_snapshot_rec {

@@ -17,7 +17,7 @@
 #include "shared.bpf.h"
 #include "hist.bpf.h"
 #define OF_BLOCKED 1
-#include "stacks.bpf.h"
+#include "asleep.bpf.h"
 
 /* Set before load. */
 const volatile __u32 self_tgid = 0;	       /* its stacks are not taken */
@@ -893,6 +893,28 @@ static __always_inline void adopt(struct task_struct *task, struct thread *t, st
 	}
 }
 
+/*
+ * What it waits for has a stack, too. It may go on meanwhile, see above: then its next wait begins without one, if it was taken
+ * for this one.
+ */
+static __always_inline void find_asleep(struct task_struct *task, struct thread *t)
+{
+	__u64 since = *(volatile __u64 *)&t->state_since, stack;
+	struct place_key *place = &t->place[PLACES - 1];
+
+	if (!is_blocked(t->state) || task->on_cpu || !wants_stacks(task->tgid))
+		return;
+	stack = take_asleep(task);
+	if (stack == HASH_NOT_TAKEN || *(volatile __u64 *)&t->state_since != since)
+		return;
+	place->stack = stack;
+	place->reason = t->state;
+	t->slot = PLACES - 1;
+	barrier();
+	if (*(volatile __u64 *)&t->state_since != since)
+		t->slot = NO_PLACE;
+}
+
 /* One record for each thread: its account of the interval before `flip`. */
 SEC("iter/task")
 int tasks(struct bpf_iter__task *ctx)
@@ -914,8 +936,10 @@ int tasks(struct bpf_iter__task *ctx)
 			lose(LOSS_NO_STORAGE, 1);
 			return 0;
 		}
-		if (!t->state_since)
+		if (!t->state_since) {
 			adopt(task, t, f, bpf_ktime_get_ns());
+			find_asleep(task, t);
+		}
 	}
 	rec = bpf_map_lookup_elem(&out, &zero);
 	told = f->gen - 1;

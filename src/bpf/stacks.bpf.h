@@ -123,14 +123,46 @@ enum walk_by {
 	BY_TABLES,
 };
 
+/* Half way through execve(2) the registers are of a program that is there no more. */
+static __always_inline bool has_user_part(struct task_struct *task)
+{
+	return !(task->flags & (PF_KTHREAD | PF_IO_WORKER)) && !BPF_CORE_READ_BITFIELD(task, in_execve);
+}
+
+/* Whose stack this is. */
+static __always_inline void begin_stack(struct frames_rec *rec, struct task_struct *task, __u32 tgid, __u64 start_ns)
+{
+	struct mm_struct *mm = NULL;
+
+	rec->start_ns = start_ns;
+	rec->tgid = tgid;
+	bpf_probe_read_kernel(&mm, sizeof(mm), &task->mm); /* as a number, which a typed pointer is not */
+	rec->has_mm = mm != NULL;
+	rec->image = 0;
+	if (mm)
+		bpf_probe_read_kernel(&rec->image, sizeof(rec->image), &mm->start_stack);
+	rec->seed = mix(start_ns ^ ((__u64)tgid << 32), (__u64)mm ^ rec->image << 12);
+	rec->user = 0;
+	rec->kernel = 0;
+	rec->by_table = 0;
+	rec->stop = 0;
+	rec->pending = 0;
+}
+
+/* Addresses belong to an address space: the same ones mean other code after exec. */
+static __always_inline void name_stack(struct frames_rec *rec, __u64 n)
+{
+	rec->seed = mix(rec->seed, rec->stop);
+	rec->hash = name_of(rec, rec->seed, n);
+}
+
 /* The user part: how many frames. */
 static __always_inline __u64 take_user(void *ctx, struct task_struct *task, struct frames_rec *rec, struct walk *w, __u64 gen,
 				       enum walk_by how)
 {
 	long got;
 
-	/* Half way through execve(2) the registers are of a program that is there no more. */
-	if (task->flags & (PF_KTHREAD | PF_IO_WORKER) || BPF_CORE_READ_BITFIELD(task, in_execve))
+	if (!has_user_part(task))
 		return 0;
 	if (how == BY_TABLES && unwind_user(task, rec, w, gen))
 		return rec->user;
@@ -147,7 +179,7 @@ static __always_inline __u64 take_stack(void *ctx, struct task_struct *task, __u
 					__u64 skip, __u64 gen, enum walk_by how)
 {
 	__u32 zero = 0;
-	__u64 n, k, space = 0;
+	__u64 n, k;
 	struct frames_rec *rec = bpf_map_lookup_elem(&scratch, &zero);
 	struct walk *w = NULL;
 	long got;
@@ -156,15 +188,7 @@ static __always_inline __u64 take_stack(void *ctx, struct task_struct *task, __u
 		w = bpf_map_lookup_elem(&walks, &zero);
 	if (!rec || (how == BY_TABLES && !w))
 		return HASH_NOT_TAKEN;
-	rec->start_ns = start_ns;
-	rec->tgid = tgid;
-	bpf_probe_read_kernel(&space, sizeof(space), &task->mm); /* as a number, which a typed pointer is not */
-	rec->has_mm = space != 0;
-	rec->user = 0;
-	rec->kernel = 0;
-	rec->by_table = 0;
-	rec->stop = 0;
-	rec->pending = 0;
+	begin_stack(rec, task, tgid, start_ns);
 	n = rec->has_mm ? take_user(ctx, task, rec, w, gen, how) : 0;
 	BOUND(n, 2 * MAX_FRAMES - 1); /* a mask */
 	if (n > MAX_FRAMES)
@@ -178,9 +202,7 @@ static __always_inline __u64 take_stack(void *ctx, struct task_struct *task, __u
 			n += k;
 		}
 	}
-	/* Addresses belong to an address space: the same ones mean other code after exec. */
-	rec->seed = mix(start_ns ^ ((__u64)tgid << 32), space ^ rec->stop);
-	rec->hash = name_of(rec, rec->seed, n);
+	name_stack(rec, n);
 	if (how == BY_TABLES && rec->stop == UNWIND_STOP_NO_TABLE)
 		snapshot(w, rec);
 	ship(rec, n);

@@ -611,9 +611,10 @@ __noinline int snapshot(struct walk *w, struct frames_rec *rec)
 	snap = &all->snapshot;
 	snap->hash = rec->hash;
 	snap->start_ns = rec->start_ns;
+	snap->image = rec->image;
 	snap->tgid = rec->tgid;
 	snap->tid = w->tid;
-	snap->blocked = OF_BLOCKED;
+	snap->taken = OF_BLOCKED ? SNAPSHOT_BLOCKS : SNAPSHOT_SAMPLED;
 	snap->pc = user_pc(w->regs);
 	user_regs_copy(w->regs, snap->regs);
 	/* Up to where it can be read; in parts, and the last in small ones, for it ends somewhere. */

@@ -82,11 +82,22 @@ pub fn read_at(dir: impl AsFd, name: &str, limit: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Field 22 of `/proc/PID/stat`, clock ticks; the name in field 2 may hold anything.
+/// When a process began, clock ticks, from its `/proc/PID/stat`.
 pub fn start_ticks(stat: &[u8]) -> Option<u64> {
+    stat_field(stat, 22)
+}
+
+/// Which program a process executes now: where its stack began, which is somewhere else after each execve(2) where addresses
+/// are randomized. `None` if the process has no memory any more, or we may not know.
+pub fn image(process: impl AsFd) -> Option<u64> {
+    stat_field(&read_at(process, "stat", 4096).ok()?, 28).filter(|&start| start > 1)
+}
+
+/// A field of `/proc/PID/stat`, counted from 1, from the third one on; the name in field 2 may hold anything.
+fn stat_field(stat: &[u8], number: usize) -> Option<u64> {
     let behind_name = stat.iter().rposition(|&byte| byte == b')')? + 1;
-    let field = stat.get(behind_name..)?.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty()).nth(19)?;
-    std::str::from_utf8(field).ok()?.parse().ok()
+    let mut fields = stat.get(behind_name..)?.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
+    std::str::from_utf8(fields.nth(number.checked_sub(3)?)?).ok()?.parse().ok()
 }
 
 /// Length of one tick of the clock that procfs counts in (USER_HZ).

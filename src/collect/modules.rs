@@ -60,12 +60,13 @@ struct Unjudged {
     words: Box<[u64]>,
     users: usize,
     walked: Walked,
+    image: u64,
 }
 
 impl Unjudged {
     fn taken(&self) -> Taken<'_> {
         let (user, kernel) = self.words.split_at(self.users.min(self.words.len()));
-        Taken { user, kernel, walked: self.walked }
+        Taken { user, kernel, walked: self.walked, image: self.image }
     }
 }
 
@@ -157,7 +158,8 @@ impl Resolver {
             && self.unjudged.len() < MAX_UNJUDGED
         {
             let words = taken.user.iter().chain(taken.kernel).copied().collect();
-            self.unjudged.push(Unjudged { id, process, words, users: taken.user.len(), walked: taken.walked });
+            let Taken { walked, image, .. } = taken;
+            self.unjudged.push(Unjudged { id, process, words, users: taken.user.len(), walked, image });
         }
         id
     }
@@ -323,7 +325,7 @@ impl Resolver {
                 false => (Where::Address(word - 1), FoundBy::FramePointer),
             };
             let place = match at {
-                Where::Address(address) => finder.address(spaces, address, now),
+                Where::Address(address) => finder.address(spaces, address, taken.image, now),
                 Where::File { tag, offset } => finder.tabled(tabled.get(&tag), offset),
             };
             located.push(Located { found, ..place });
@@ -335,7 +337,8 @@ impl Resolver {
         if self.located.is_empty() {
             return match walked {
                 Walked::FramePointers { error, .. } if error < 0 => StackEnd::Unreadable(-error),
-                _ => StackEnd::KernelOnly,
+                Walked::FramePointers { .. } => StackEnd::KernelOnly,
+                Walked::Tables(stop) => end_of(stop),
             };
         }
         if walked == Walked::Tables(Stop::End) {
@@ -384,9 +387,9 @@ struct Finder<'a> {
 }
 
 impl Finder<'_> {
-    fn address(&mut self, spaces: &mut Spaces, address: u64, now: Instant) -> Located {
+    fn address(&mut self, spaces: &mut Spaces, address: u64, image: u64, now: Instant) -> Located {
         let space = spaces.get(self.process, now);
-        match space.at(address, now) {
+        match space.at(address, image, now) {
             Ok(index) => self.code(space, index, address),
             Err(Nowhere::NotCode) => Located { stray: true, ..self.nameless("[unmapped]", address) },
             Err(Nowhere::Unknown(Why::Gone)) => self.nameless("[exited]", address),

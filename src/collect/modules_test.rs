@@ -75,7 +75,7 @@ impl Session {
 
 /// A user part that was walked by frame pointers.
 fn walked(user: &[u64], truncated: bool) -> Taken<'_> {
-    Taken { user, kernel: &[], walked: Walked::FramePointers { error: 0, truncated } }
+    Taken { user, kernel: &[], walked: Walked::FramePointers { error: 0, truncated }, image: 0 }
 }
 
 fn key(pid: u32) -> ProcessKey {

@@ -76,6 +76,8 @@ pub struct Parts<'space> {
 pub struct Space {
     dir: Option<Arc<OwnedFd>>,
     program: Option<String>,
+    /// Which program that is.
+    image: Option<u64>,
     why: Why,
     /// By rising address, disjoint.
     known: Vec<Known>,
@@ -96,24 +98,30 @@ impl Space {
             _ => Why::Gone,
         };
         let dir = opened.ok().map(Arc::new);
+        let image = dir.as_ref().and_then(mappings::image);
         let program = dir.as_ref().and_then(|dir| program_of(dir));
-        Space { dir, program, why, known: Vec::new(), read: None, exited: None, used: now }
+        Space { dir, program, image, why, known: Vec::new(), read: None, exited: None, used: now }
     }
 
-    /// The executable mapping at that address now; once the process is gone, what was there when we last looked.
-    pub fn at(&mut self, address: u64, now: Instant) -> Result<usize, Nowhere> {
-        let known = self.find(address);
+    /// The executable mapping at that address now; once the process is gone, what was there when we last looked. `image`: the
+    /// program in which it was seen (see [`mappings::image`]), 0 if that is not known; nothing is known of an earlier one.
+    pub fn at(&mut self, address: u64, image: u64, now: Instant) -> Result<usize, Nowhere> {
+        let known = if self.is_of(image) { self.find(address) } else { None };
         if let Some(index) = known
             && (self.exited.is_some() || now.saturating_duration_since(self.known[index].checked) < BELIEVED)
         {
             return Ok(index);
         }
         match self.ask(address, now) {
-            Ok(index) => Ok(index),
-            Err(Nowhere::NotCode) => Err(Nowhere::NotCode),
             // What was there when it lived is the best there is.
             Err(Nowhere::Unknown(why)) => known.ok_or(Nowhere::Unknown(why)),
+            answer if self.is_of(image) => answer,
+            _ => Err(Nowhere::Unknown(Why::Gone)),
         }
+    }
+
+    fn is_of(&self, image: u64) -> bool {
+        image == 0 || self.image.is_none_or(|own| own == image)
     }
 
     /// A mapping that [`Space::at`] found; the index is valid until the next call of that.
@@ -138,7 +146,12 @@ impl Space {
                 return Err(Nowhere::Unknown(self.why));
             }
         };
-        match mappings::query(&maps, address) {
+        let mut answer = mappings::query(&maps, address);
+        if self.renew(&dir) {
+            // It may have been asked on either side of that.
+            answer = mappings::open_at(&dir, "maps").map_or(Answer::Gone, |maps| mappings::query(&maps, address));
+        }
+        match answer {
             Answer::Mapping(mapping) => Ok(self.learn(mapping, now)),
             Answer::Nothing => {
                 self.known.retain(|known| !known.mapping.contains(address));
@@ -147,6 +160,17 @@ impl Space {
             Answer::Gone => Err(Nowhere::Unknown(Why::Gone)),
             Answer::Unsupported => self.read(&dir, address, now),
         }
+    }
+
+    /// Looks whether it executes another program by now: then all that is known is void.
+    fn renew(&mut self, dir: &OwnedFd) -> bool {
+        let image = mappings::image(dir);
+        if image.is_none() || image == self.image {
+            return false;
+        }
+        (self.image, self.program, self.read) = (image, program_of(dir), None);
+        self.known.clear();
+        true
     }
 
     /// Without PROCMAP_QUERY.
@@ -270,7 +294,7 @@ mod tests {
     fn space() -> Space {
         let now = Instant::now();
         let (known, why) = (Vec::new(), Why::Gone);
-        Space { dir: None, program: None, why, known, read: None, exited: None, used: now }
+        Space { dir: None, program: None, image: Some(7), why, known, read: None, exited: None, used: now }
     }
 
     fn starts(space: &Space) -> Vec<(u64, u64)> {
@@ -288,10 +312,11 @@ mod tests {
         assert_eq!(space.learn(mapping(15, 35, 2), now), 0);
         assert_eq!(starts(&space), [(15, 2)]);
         assert_eq!((space.find(15), space.find(34), space.find(35), space.find(14)), (Some(0), Some(0), None, None));
-        assert_eq!(space.at(16, now), Ok(0));
-        assert_eq!(space.at(99, now), Err(Nowhere::Unknown(Why::Gone)));
-        // Nobody can be asked any more: what was known stays.
-        assert_eq!(space.at(16, now + 2 * BELIEVED), Ok(0));
+        assert_eq!(space.at(16, 0, now), Ok(0));
+        assert_eq!(space.at(99, 0, now), Err(Nowhere::Unknown(Why::Gone)));
+        // Nobody can be asked any more: what was known stays, of the program that it was known of.
+        assert_eq!(space.at(16, 7, now + 2 * BELIEVED), Ok(0));
+        assert_eq!(space.at(16, 8, now), Err(Nowhere::Unknown(Why::Gone)));
     }
 
     #[test]

@@ -12,6 +12,8 @@ pub struct Taken<'a> {
     pub kernel: &'a [u64],
     /// How the user part was walked, and how that ended.
     pub walked: Walked,
+    /// Which program of its process this is of: addresses of another one mean other code. 0: not known.
+    pub image: u64,
 }
 
 /// How the user part was walked.

@@ -8,6 +8,7 @@
 //! Other work on the machine must not fail a test. So what is compared is counts and ratios, a workload's own clock, or a counter
 //! of the kernel read before and after; where a tolerance is wider than the table asks, a comment says why.
 
+mod asleep;
 mod badday;
 mod compile;
 mod cost;
@@ -15,10 +16,13 @@ mod cpu;
 mod depth;
 mod disk;
 mod dwarf;
+mod exec;
+mod fallback;
 mod life;
 mod machine;
 mod names;
 mod places;
+mod pressure;
 mod procfs;
 mod programs;
 mod recording;

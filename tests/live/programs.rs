@@ -128,6 +128,11 @@ pub fn start(name: &str, dir: &std::path::Path) -> Option<Running> {
     PROGRAMS.iter().find(|program| program.name == name && program.is_installed()).map(|program| program.start(dir))
 }
 
+/// Names of the processes that do the work of a program on the list.
+pub fn comms(name: &str) -> &'static [&'static str] {
+    PROGRAMS.iter().find(|program| program.name == name).map_or(&[], |program| program.comms)
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         // `setsid` called by a process that leads no group becomes what it starts: the child leads the session.
@@ -139,21 +144,21 @@ impl Drop for Running {
 }
 
 /// Samples by how their stack ends.
-type Ends = BTreeMap<String, u64>;
+pub type Ends = BTreeMap<String, u64>;
 
-fn complete(ends: &Ends) -> (f64, u64) {
+pub fn complete(ends: &Ends) -> (f64, u64) {
     let all: u64 = ends.values().sum();
     let whole = ends.get(StackEnd::Complete.name()).copied().unwrap_or_default();
     (100.0 * whole as f64 / all.max(1) as f64, all)
 }
 
 /// Processes whose samples count: those of these names. All of their life, that is also before they got the name.
-fn processes(seen: &Recorded, comms: &[&str]) -> HashSet<u32> {
+pub fn processes(seen: &Recorded, comms: &[&str]) -> HashSet<u32> {
     let all = seen.ticks().flat_map(|tick| &tick.processes);
     all.filter(|process| comms.iter().any(|comm| *comm == process.comm)).map(|process| process.key.tgid).collect()
 }
 
-fn ends(seen: &Recorded, tgids: &HashSet<u32>, on_cpu: bool, from_ns: u64) -> Ends {
+pub fn ends(seen: &Recorded, tgids: &HashSet<u32>, on_cpu: bool, from_ns: u64) -> Ends {
     let mut ends = Ends::new();
     for tick in seen.ticks().filter(|tick| tick.span.start_ns >= from_ns) {
         for weight in tick.stacks.iter().filter(|weight| tgids.contains(&weight.process.tgid)) {
@@ -178,7 +183,7 @@ fn ends_with_call(code: &[u8]) -> bool {
 }
 
 /// Return addresses in files, and those that do not follow a call: each of the latter as `file+0xoffset`.
-fn return_addresses(seen: &Recorded, tgids: &HashSet<u32>) -> (usize, Vec<String>) {
+pub fn return_addresses(seen: &Recorded, tgids: &HashSet<u32>) -> (usize, Vec<String>) {
     let (mut checked, mut wrong, mut files) = (HashSet::new(), Vec::new(), HashMap::new());
     for weight in seen.ticks().flat_map(|tick| &tick.stacks) {
         let Some(stack) = seen.stack(weight.stack).filter(|_| tgids.contains(&weight.process.tgid)) else { continue };

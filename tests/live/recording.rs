@@ -12,7 +12,7 @@ use sberf::model::folded::{self, FoldedLens};
 use sberf::model::{Limits, Model, Window};
 use sberf::tick::{
     Batch, CpuTick, Detail, DiskOp, Event, Frame, FrameId, FrameKind, Hist, Loss, Module, ModuleId, Names, Session,
-    Stack, StackId, StateNs, Symbol, ThreadTick, Tick,
+    Stack, StackEnd, StackId, StateNs, Symbol, ThreadTick, Tick,
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -73,6 +73,17 @@ impl Recording {
     /// Waits until every frame of a process's stacks so far has its symbol, or for a while: some have none.
     pub fn wait_names(&self, tgid: u32) {
         self.wait_for(NAMES, |heard| nameless(heard, tgid) == 0);
+    }
+
+    /// Waits until that many stacks of a process are whole; false if they are not for so long.
+    pub fn wait_whole(&self, patience: Duration, tgid: u32, count: usize) -> bool {
+        self.wait_for(patience, |heard| {
+            let ticks = heard.iter().filter_map(|batch| if let Batch::Tick(tick) = batch { Some(tick) } else { None });
+            let weights = ticks.flat_map(|tick| &tick.stacks).filter(|weight| weight.process.tgid == tgid);
+            let its: HashSet<StackId> = weights.map(|weight| weight.stack).collect();
+            let stacks: HashMap<_, _> = names(heard).flat_map(|names| names.stacks.iter().cloned()).collect();
+            its.iter().filter(|id| stacks.get(id).is_some_and(|stack| stack.end == StackEnd::Complete)).count() >= count
+        })
     }
 
     /// Waits until the details of these frames have come.

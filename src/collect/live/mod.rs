@@ -88,6 +88,8 @@ pub struct LiveOptions {
     pub stack_entries: Option<u32>,
     /// Tell the cost of programs by their own clock, even while the kernel counts. For tests.
     pub own_clock: bool,
+    /// Bytes of the rows of all unwind tables at most; `None`: the default.
+    pub table_bytes: Option<u64>,
 }
 
 impl Default for LiveOptions {
@@ -105,6 +107,7 @@ impl Default for LiveOptions {
             ring_bytes: None,
             stack_entries: None,
             own_clock: false,
+            table_bytes: None,
         }
     }
 }

@@ -142,8 +142,8 @@ impl Objects {
 const RUN_BY_US: [&str; 2] = ["tasks", "nothing"];
 
 /// How the names of those maps of `sched` begin that are there for stacks.
-const STACK_MAPS: [&str; 9] =
-    ["stacks", "unrecorded", "seen", "frames", "scratch", "walks", "unwind_", "near", "chosen"];
+const STACK_MAPS: [&str; 10] =
+    ["stacks", "unrecorded", "seen", "frames", "scratch", "walks", "unwind_", "near", "chosen", "asleep"];
 
 /// Parts of the kernel side, each with its own cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -226,7 +226,7 @@ fn load_by_tables(
     let by_tables = mappings.and_then(|mappings| {
         let loaded = load_sched(options, nodes, true).map_err(|why| format!("{why}; {BY_FP}"))?;
         let only: Vec<u32> = options.pids.iter().copied().chain(options.follow).collect();
-        let unwinder = Unwinder::start(&loaded.0.maps, &mappings, only)
+        let unwinder = Unwinder::start(&loaded.0.maps, &mappings, only, options.table_bytes)
             .map_err(|error| format!("starting the maker of unwind tables failed: {error}; {BY_FP}"))?;
         Ok((loaded, unwinder))
     });
@@ -266,6 +266,7 @@ fn load_sched(options: &LiveOptions, nodes: usize, by_tables: bool) -> Result<Lo
         open.maps.stacks_odd.set_max_entries(entries).map_err(fail)?;
     }
     rodata.snapshots_per_period = snapshots_per_period();
+    rodata.by_tables = by_tables;
     open.progs.sched_switch.set_autoload(by_tables);
     open.progs.sched_switch_fp.set_autoload(!by_tables);
     without_tables!(open, by_tables, fail);

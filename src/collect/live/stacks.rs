@@ -59,10 +59,11 @@ struct Unfinished {
     id: StackId,
     process: ProcessKey,
     kernel: Box<[u64]>,
+    image: u64,
 }
 
 /// Stacks that wait to be finished at most, and such as were; beyond, the others stay as they are.
-const UNFINISHED: usize = 4096;
+const UNFINISHED: usize = 16_384;
 
 /// Stacks remembered at most. The kernel side remembers 65 536 as sent; beyond some times that, both forget.
 const KNOWN: usize = 1 << 18;
@@ -115,7 +116,7 @@ impl Stacks {
             0 => Walked::FramePointers { error: user.min(0), truncated: users >= super::MAX_FRAMES },
             _ => Walked::by_tables(stop),
         };
-        let taken = Taken { user: user_words, kernel: &kernel_ips[own..], walked };
+        let taken = Taken { user: user_words, kernel: &kernel_ips[own..], walked, image: word(40)? };
         let stack = match pending {
             0 => resolver.stack(process, taken, names),
             _ => self.unfinished(hash, process, taken, resolver, names),
@@ -141,13 +142,13 @@ impl Stacks {
         if self.unfinished.len() >= UNFINISHED {
             self.unfinished.clear();
         }
-        self.unfinished.insert(hash, Unfinished { id, process, kernel: taken.kernel.into() });
+        self.unfinished.insert(hash, Unfinished { id, process, kernel: taken.kernel.into(), image: taken.image });
         id
     }
 
     /// Takes in the user part of a stack that was not whole.
     pub fn complete(&mut self, finished: Finished, resolver: &mut Resolver, names: &mut Names) {
-        let Some(Unfinished { id, process, kernel }) = self.unfinished.remove(&finished.hash) else {
+        let Some(Unfinished { id, process, kernel, image }) = self.unfinished.remove(&finished.hash) else {
             if self.early.len() >= UNFINISHED {
                 self.early.clear();
             }
@@ -155,7 +156,7 @@ impl Stacks {
             return;
         };
         let walked = Walked::Tables(finished.stop);
-        resolver.complete(id, process, Taken { user: &finished.words, kernel: &kernel, walked }, names);
+        resolver.complete(id, process, Taken { user: &finished.words, kernel: &kernel, walked, image }, names);
     }
 
     const fn header() -> usize {

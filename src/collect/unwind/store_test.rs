@@ -267,6 +267,37 @@ fn who_is_not_used_goes_and_rests() {
     assert_ne!(again.generation, ids[7].1.generation);
 }
 
+/// Ten files fit; thirty take turns of three seconds each, again and again.
+#[test]
+fn who_comes_back_is_found_again() {
+    let (mut store, memory) = store(1 << 20);
+    let mut rules = Rules::default();
+    let files: Vec<FileKey> = (0..30).map(|device| FileKey { device, ..key(8) }).collect();
+    for turn in 0..90u32 {
+        let file = files[turn as usize % files.len()];
+        let (mut now, windows) = (at(10 + 3 * u64::from(turn), 10 + RECENT * turn), extent(file).windows());
+        memory.borrow_mut().now = now.at;
+        let mut fill = |now| {
+            let id = store.publish(file, extent(file), now)?;
+            let fill = |number| store.fill(id, number, &window(file, number, &mut rules), &rules, now);
+            (0..windows).try_for_each(fill).map(|()| id)
+        };
+        let id = fill(now).or_else(|refused| {
+            assert!(matches!(refused, Refused::Later(_)), "{refused}: others are old");
+            now.at += REST;
+            memory.borrow_mut().now = now.at;
+            fill(now)
+        });
+        let id = id.unwrap();
+        let first = extent(file).first;
+        for offset in (first..first + u64::from(extent(file).pages) * 1024).step_by(509) {
+            assert_eq!(memory.borrow().answer(id.index, offset), Answer::Rule(truth(file, offset)), "{turn}");
+        }
+    }
+    assert!(store.fill_level().evicted >= 60, "{:?}", store.fill_level());
+    assert_eq!(store.fill_level().bytes, 1 << 20);
+}
+
 #[test]
 fn the_end_of_a_window_is_in_its_chunk() {
     let (mut store, memory) = store(1 << 20);

@@ -15,6 +15,7 @@ use self::programs::{Kernel, Own};
 use self::threads::Threads;
 use super::maps;
 use super::objects::{Objects, Part};
+use super::unwind::Unwinder;
 use crate::collect::host::OwnCost;
 use crate::tick::{Clockwork, Collector, Cost, CpuTick, ProgramCost};
 
@@ -44,6 +45,7 @@ pub struct Meter {
     others: Others,
     /// Keeps the kernel's statistics on.
     statistics: Option<OwnedFd>,
+    /// Memory of maps when all was loaded.
     maps: Vec<(Part, u64)>,
     /// The kernel's statistics are not used.
     own_clock: bool,
@@ -93,11 +95,12 @@ impl Meter {
             true => (Clockwork::Kernel, kernel),
             false => (Clockwork::Own, own.programs(objects)),
         };
+        let maps = self.maps(objects);
         Cost {
             user_space_ns,
             rss_bytes: self.process.rss_bytes(),
-            map_bytes: self.maps.iter().map(|(_, bytes)| bytes).sum(),
-            collectors: self.collectors(&programs, &own, iteration),
+            map_bytes: maps.iter().map(|(_, bytes)| bytes).sum(),
+            collectors: collectors(&maps, &programs, &own, iteration),
             programs: programs.into_iter().map(|(_, program)| program).collect(),
             clockwork,
             threads: self.threads.since(),
@@ -106,26 +109,33 @@ impl Meter {
         }
     }
 
-    fn collectors(
-        &self,
-        programs: &[(Part, ProgramCost)],
-        own: &programs::Reading,
-        iteration: Iteration,
-    ) -> Vec<Collector> {
-        let collector = |&(part, map_bytes): &(Part, u64)| {
-            let mine = || programs.iter().filter(|(of, _)| *of == part).map(|(_, program)| program);
-            let (events, ns) = mine().fold((0, 0), |(runs, ns), program| (runs + program.runs, ns + program.ns));
-            let known = mine().next().is_some();
-            let (events, ns, in_user_space) = match part {
-                Part::Sched => (events, known.then(|| ns.saturating_sub(own.walk_ns)), false),
-                Part::Stacks => (own.walks, Some(own.walk_ns), false),
-                Part::Tasks => (iteration.threads, Some(iteration.ns), true),
-                _ => (events, known.then_some(ns), false),
-            };
-            Collector { name: part.name().to_owned(), events, ns, map_bytes, in_user_space }
-        };
-        self.maps.iter().map(collector).collect()
+    /// Memory of the maps of each part. Only tables grow.
+    fn maps(&self, objects: &Objects) -> Vec<(Part, u64)> {
+        let rows = objects.unwinder.as_ref().map_or(0, Unwinder::rows_bytes);
+        let grown = |&(part, bytes): &(Part, u64)| (part, bytes + if part == Part::Stacks { rows } else { 0 });
+        self.maps.iter().map(grown).collect()
     }
+}
+
+fn collectors(
+    maps: &[(Part, u64)],
+    programs: &[(Part, ProgramCost)],
+    own: &programs::Reading,
+    iteration: Iteration,
+) -> Vec<Collector> {
+    let collector = |&(part, map_bytes): &(Part, u64)| {
+        let mine = || programs.iter().filter(|(of, _)| *of == part).map(|(_, program)| program);
+        let (events, ns) = mine().fold((0, 0), |(runs, ns), program| (runs + program.runs, ns + program.ns));
+        let known = mine().next().is_some();
+        let (events, ns, in_user_space) = match part {
+            Part::Sched => (events, known.then(|| ns.saturating_sub(own.walk_ns)), false),
+            Part::Stacks => (own.walks, Some(own.walk_ns), false),
+            Part::Tasks => (iteration.threads, Some(iteration.ns), true),
+            _ => (events, known.then_some(ns), false),
+        };
+        Collector { name: part.name().to_owned(), events, ns, map_bytes, in_user_space }
+    };
+    maps.iter().map(collector).collect()
 }
 
 /// How the name of the program on switches begins.

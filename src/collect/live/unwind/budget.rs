@@ -41,6 +41,11 @@ impl Budget {
         self.left_ns > 0
     }
 
+    /// Whether more than half is left.
+    pub fn is_ample(&self) -> bool {
+        self.left_ns > self.most_ns / 2
+    }
+
     /// How long until there is.
     pub fn rest(&self) -> Duration {
         Duration::from_nanos(self.left_ns.min(0).unsigned_abs()) * PART + Duration::from_millis(100)

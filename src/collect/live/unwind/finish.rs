@@ -15,6 +15,9 @@ use crate::tick::{FoundBy, ProcessKey};
 
 /// Bytes of stack behind each `struct unwind_snapshot`, as in `src/bpf/sberf.h`.
 const STACK_BYTES: usize = 64 << 10;
+/// `enum snapshot_taken` there.
+const BLOCKS: u32 = 1;
+const ASLEEP: u32 = 2;
 /// Frames of the user part at most, as there.
 const MAX_FRAMES: usize = 128;
 /// A stack is looked at so far up at most, when more of it is needed than was copied.
@@ -32,7 +35,7 @@ pub struct Snapshot {
 pub fn snapshots(mut bytes: &[u8]) -> Vec<Snapshot> {
     let one = || {
         let head = wire::take::<unwind_snapshot>(&mut bytes)?;
-        let (stack, rest) = bytes.split_at_checked(STACK_BYTES)?;
+        let (stack, rest) = bytes.split_at_checked(if head.taken == ASLEEP { 0 } else { STACK_BYTES })?;
         bytes = rest;
         let stack = stack.get(..head.bytes as usize).unwrap_or(stack).to_vec();
         Some(Snapshot { head, stack })
@@ -40,7 +43,15 @@ pub fn snapshots(mut bytes: &[u8]) -> Vec<Snapshot> {
     std::iter::from_fn(one).collect()
 }
 
+/// What is read first of the stack of a thread that sleeps.
+const FIRST_READ: usize = 4 << 10;
+
 impl Snapshot {
+    /// Of a thread that was asleep before: nothing but registers.
+    pub fn is_asleep(&self) -> bool {
+        self.head.taken == ASLEEP
+    }
+
     fn registers(&self) -> Registers {
         let mut registers = Registers { pc: self.head.pc, ..Registers::default() };
         registers.general.iter_mut().zip(self.head.regs).for_each(|(general, value)| *general = value);
@@ -58,14 +69,14 @@ impl Worker {
         let process = snapshot.process();
         self.meet(process);
         let space = self.space(process);
-        if space.places.is_empty() {
-            // It is gone, and was never seen.
+        if space.places.is_empty() || !space.is_of(snapshot.head.image) {
+            // It is gone and was never seen, or executes another program by now.
             return;
         }
         let (mut frames, mut stop) = self.walk(&space, snapshot, &snapshot.stack);
-        if stop == Stop::Read && snapshot.stack.len() == STACK_BYTES {
+        if stop == Stop::Read && (snapshot.stack.len() == STACK_BYTES || snapshot.is_asleep()) {
             // What was copied ends: more of it would lead on.
-            stop = Stop::NoTable;
+            stop = if snapshot.is_asleep() { Stop::Read } else { Stop::NoTable };
             if let Some(finished) = self.walk_further(&space, snapshot) {
                 (frames, stop) = finished;
             }
@@ -85,13 +96,13 @@ impl Worker {
     /// Walks on in the memory of the process as it is now. Of a thread that has stayed where it was that is the truth; of
     /// another one it only makes the tables that its next stacks will need.
     fn walk_further(&mut self, space: &Space, snapshot: &Snapshot) -> Option<(Vec<Frame>, Stop)> {
-        let stays = || snapshot.head.blocked != 0 && is_blocked_at(space, &snapshot.head);
+        let stays = || matches!(snapshot.head.taken, BLOCKS | ASLEEP) && is_blocked_at(space, &snapshot.head);
         let stayed = stays();
         let memory = space.memory()?;
         let mut stack = snapshot.stack.clone();
         loop {
             let above = snapshot.head.regs.get(SP)?.checked_add(stack.len() as u64)?;
-            let wanted = (stack.len() * 4).min(MOST_STACK);
+            let wanted = (stack.len() * 4).clamp(FIRST_READ, MOST_STACK);
             let more = self.read(&memory, above, wanted.saturating_sub(stack.len()))?;
             stack.extend_from_slice(&more);
             let (frames, stop) = self.walk(space, snapshot, &stack);

@@ -18,14 +18,14 @@ mod worker;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crossbeam_channel::{Receiver, unbounded};
 use rustix::event::{EventfdFlags, eventfd};
 
 use self::filler::Filler;
 use self::tables::TableMaps;
-use self::worker::{Wiring, Worker};
+use self::worker::{MAX_ROW_BYTES, Wiring, Worker};
 use super::maps::FlipPage;
 use super::rings::Ring;
 use super::skel::mappings::MappingsSkel;
@@ -59,19 +59,26 @@ pub struct Unwinder {
     news: Receiver<News>,
     wake: Arc<OwnedFd>,
     stop: Arc<AtomicBool>,
+    rows_bytes: Arc<AtomicU64>,
 }
 
 impl Unwinder {
-    /// Starts it with what runs now. `only`: the processes that matter, by PID; empty: all.
+    /// Starts it with what runs now. `only`: the processes that matter, by PID; empty: all. `most`: bytes of rows; `None`: the
+    /// default.
     ///
     /// # Errors
     /// What could not be had: memory, a thread.
-    pub fn start(maps: &SchedMaps<'_>, mappings: &MappingsSkel<'_>, only: Vec<u32>) -> Result<Self, libbpf_rs::Error> {
+    pub fn start(
+        maps: &SchedMaps<'_>,
+        mappings: &MappingsSkel<'_>,
+        only: Vec<u32>,
+        most: Option<u64>,
+    ) -> Result<Self, libbpf_rs::Error> {
         let (tell, news) = unbounded();
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(std::io::Error::from)?);
         let stop = Arc::new(AtomicBool::new(false));
         let tables = TableMaps::new(maps, tell.clone())?;
-        let made = Arc::clone(&wake);
+        let (made, rows_bytes) = (Arc::clone(&wake), Arc::clone(tables.bytes()));
         let wiring = Wiring {
             filler: Filler::start(tables.reader().clone(), move || wake_up(&made))?,
             tables,
@@ -80,12 +87,18 @@ impl Unwinder {
             flip: FlipPage::new(&maps.flip)?,
             iterator: mappings.progs.mappings.as_fd().try_clone_to_owned()?,
             only,
+            most: most.unwrap_or(MAX_ROW_BYTES),
             news: tell,
             wake: Arc::clone(&wake),
             stop: Arc::clone(&stop),
         };
         std::thread::Builder::new().name("sberf-unwind".into()).spawn(move || Worker::new(wiring).run())?;
-        Ok(Unwinder { news, wake, stop })
+        Ok(Unwinder { news, wake, stop, rows_bytes })
+    }
+
+    /// Memory of the rows of all tables in the kernel, with what is not filled yet.
+    pub fn rows_bytes(&self) -> u64 {
+        self.rows_bytes.load(Ordering::Relaxed)
     }
 
     /// What it has told since the last call.

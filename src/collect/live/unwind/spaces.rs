@@ -69,6 +69,8 @@ pub struct Space {
     pub dir: Option<Arc<OwnedFd>>,
     /// By rising address.
     pub places: Vec<Place>,
+    /// Which program it executes, see [`mappings::image`].
+    image: Option<u64>,
     asked: Instant,
 }
 
@@ -77,6 +79,11 @@ impl Space {
     pub fn at(&self, address: u64) -> Option<Place> {
         let behind = self.places.partition_point(|place| place.start <= address);
         self.places.get(behind.checked_sub(1)?).copied().filter(|place| address < place.end)
+    }
+
+    /// Whether this is what was mapped in that program of the process; 0: in any.
+    pub fn is_of(&self, image: u64) -> bool {
+        image == 0 || self.image.is_none_or(|own| own == image)
     }
 
     /// Its memory, if we may read it.
@@ -143,7 +150,8 @@ impl Spaces {
             Some(_) => iterate_process(self.iterator.as_fd(), process.tgid).unwrap_or_default(),
             None => Vec::new(),
         };
-        Space { dir: dir.map(Arc::new), places: places(&told), asked: now }
+        let image = dir.as_ref().and_then(mappings::image);
+        Space { dir: dir.map(Arc::new), places: places(&told), image, asked: now }
     }
 }
 
@@ -176,7 +184,7 @@ mod tests {
             .copied()
             .collect();
         bytes.push(7); // torn
-        let space = Space { dir: None, places: places(&bytes), asked: Instant::now() };
+        let space = Space { dir: None, places: places(&bytes), image: None, asked: Instant::now() };
         let kind = |address| space.at(address).map(|place| place.kind);
         assert_eq!(space.places.len(), 3);
         assert_eq!(kind(0x5fff), Some(Kind::File(FileKey::default())));

@@ -3,12 +3,13 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
 
+use super::super::maps::memory_of;
 use super::super::shared::Shared;
 use super::super::skel::sched::SchedMaps;
 use super::News;
@@ -35,6 +36,8 @@ pub struct TableMaps {
     rules: Shared,
     rows: MapHandle,
     chunks: Vec<Chunk>,
+    /// Memory of them.
+    bytes: Arc<AtomicU64>,
     news: Sender<News>,
     /// The file that is published next.
     next: Option<Next>,
@@ -68,6 +71,7 @@ impl TableMaps {
             rules: Shared::new(&maps.unwind_rules.as_fd(), 8 * shape::RULES as usize)?,
             rows: MapHandle::try_from(&maps.unwind_rows)?,
             chunks: Vec::new(),
+            bytes: Arc::default(),
             news,
             next: None,
         })
@@ -76,6 +80,11 @@ impl TableMaps {
     /// Of which file the next that is published is; frames in it may come from then on.
     pub fn announce(&mut self, next: Option<Next>) {
         self.next = next;
+    }
+
+    /// Memory of the chunks of rows, as the kernel states it; changes as they are added.
+    pub fn bytes(&self) -> &Arc<AtomicU64> {
+        &self.bytes
     }
 
     /// For others to see what is filled.
@@ -120,6 +129,7 @@ impl TableMaps {
         // more to run than CPUs. So another thread waits.
         std::thread::Builder::new().name("sberf-chunks".into()).spawn(move || put(&rows, &pairs))?;
         self.wait_for(&indices)?;
+        self.bytes.fetch_add(chunks.iter().map(|chunk| memory_of(&chunk.map)).sum(), Ordering::Relaxed);
         self.chunks.extend(chunks);
         Ok(())
     }

@@ -32,15 +32,19 @@ use crate::collect::unwind::{FileId, FileKey, Now, Refused, Row, Rule, Rules, St
 use crate::tick::ProcessKey;
 
 /// Rows of all tables together, bytes.
-const MAX_ROW_BYTES: u64 = 64 << 20;
+pub const MAX_ROW_BYTES: u64 = 64 << 20;
 /// Files that are kept open to make more of their tables, at most.
 const MAX_OPEN: usize = 128;
 /// Stacks that may wait to be walked, 64 KiB each; older ones stay as they are.
 const MAX_UNFINISHED: usize = 64;
+/// Threads that were asleep before us whose stacks may wait, 350 bytes each; the others' user parts stay unread.
+const MAX_ASLEEP: usize = 8192;
 /// So often a file may not be opened before it counts as one without a table.
 const DENIED: u8 = 8;
 /// For a file system that may never answer.
 pub(super) const PATIENCE: Duration = Duration::from_millis(100);
+/// How long they wait where the budget has little left.
+const BETWEEN_ASLEEP: Duration = Duration::from_secs(1);
 /// CPU time at once for what is missed.
 const AT_ONCE: Duration = Duration::from_secs(2);
 /// Files without a table that are remembered as such.
@@ -60,6 +64,8 @@ pub struct Wiring {
     pub iterator: OwnedFd,
     /// The processes that matter, by PID; empty: all.
     pub only: Vec<u32>,
+    /// Rows of all tables together, bytes.
+    pub most: u64,
     /// Makes what nobody has missed yet.
     pub filler: Filler,
     /// Where we tell of stacks that we walked.
@@ -134,6 +140,8 @@ pub struct Worker {
     wanted: Wanted,
     /// Stacks that wait to be walked.
     unfinished: VecDeque<Snapshot>,
+    /// Threads that were asleep before us. Nothing else waits for them.
+    asleep: VecDeque<Snapshot>,
     filler: Filler,
     /// By slot.
     numbers: FxHashMap<u32, Numbers>,
@@ -146,7 +154,7 @@ impl Worker {
     pub fn new(wiring: Wiring) -> Self {
         let now = Instant::now();
         Worker {
-            store: Store::new(wiring.tables, MAX_ROW_BYTES),
+            store: Store::new(wiring.tables, wiring.most),
             rules: Rules::default(),
             needs: wiring.needs,
             snapshots: wiring.snapshots,
@@ -163,6 +171,7 @@ impl Worker {
             needed: Vec::new(),
             wanted: Wanted::default(),
             unfinished: VecDeque::new(),
+            asleep: VecDeque::new(),
             filler: wiring.filler,
             numbers: FxHashMap::default(),
             budget: Budget::new(AT_ONCE, now),
@@ -195,6 +204,11 @@ impl Worker {
             (false, true) => Some(Duration::ZERO),
             (false, false) => Some(self.budget.rest()),
         };
+        let timeout = match (timeout, self.asleep.is_empty(), self.budget.is_ample()) {
+            (None, false, true) => Some(Duration::ZERO),
+            (None, false, false) => Some(BETWEEN_ASLEEP),
+            _ => timeout,
+        };
         let timeout = timeout.and_then(|timeout| timeout.try_into().ok());
         let rings = [self.needs.wakes(), self.snapshots.wakes()];
         let mut sources = [rings[0], rings[1], self.wake.as_fd()].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
@@ -208,7 +222,11 @@ impl Worker {
         let bytes = self.needs.take();
         let mut rest = bytes.as_slice();
         self.needed.extend(std::iter::from_fn(|| wire::take::<unwind_need>(&mut rest)));
-        self.unfinished.extend(snapshots(&self.snapshots.take()));
+        let (asleep, walking): (Vec<_>, Vec<_>) =
+            snapshots(&self.snapshots.take()).into_iter().partition(Snapshot::is_asleep);
+        self.unfinished.extend(walking);
+        let room = MAX_ASLEEP.saturating_sub(self.asleep.len());
+        self.asleep.extend(asleep.into_iter().take(room));
         // They stay as they are.
         let excess = self.unfinished.len().saturating_sub(MAX_UNFINISHED);
         self.unfinished.drain(..excess);
@@ -226,6 +244,10 @@ impl Worker {
             let _ = if self.is_missing(id, window) { self.fill(id, window) } else { Ok(()) };
         } else if let Some(process) = self.wished.pop_front() {
             self.meet(process);
+        } else if self.budget.is_ample()
+            && let Some(snapshot) = self.asleep.pop_front()
+        {
+            self.finish(&snapshot);
         }
     }
 
