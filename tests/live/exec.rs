@@ -1,11 +1,12 @@
 //! A process that becomes another program between a sample and the moment at which its addresses are looked up.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use sberf::tick::{FrameKind, Lens, ModuleKind};
 
 use crate::compile::compile;
-use crate::machine::{machine, skipped};
+use crate::machine::{machine, now_ns, skipped};
 use crate::recording::Recording;
 use crate::workload::Workload;
 
@@ -19,12 +20,24 @@ fn addresses_of_a_program_are_not_looked_up_in_its_successor() {
         return skipped("addresses are not randomized here, so one program looks like the next");
     }
     let program = compile("cc", "successor", "successor", &["-O2"]).expect("a C compiler");
+    let mut frames = BTreeMap::new();
+    for _ in 0..3 {
+        samples(&program, &mut frames);
+        // Some were looked up in time, others too late: otherwise this shows nothing.
+        if ["[anon]", "[exited]"].iter().all(|name| frames.get(*name).is_some_and(|&samples| samples > 20)) {
+            return;
+        }
+    }
+    skipped(format!("samples were always looked up in time, or never: {frames:?}"));
+}
+
+/// Adds up samples of code made at run time by what they are found in, which must not be a file.
+fn samples(program: &Path, frames: &mut BTreeMap<String, u64>) {
     let recording = Recording::with(|options| options.rate_hz = 997);
-    let mut successor = Workload::prepare_program(&program, &["first", "12"]);
+    let mut successor = Workload::prepare_program(program, &["first", "12"]);
     successor.run();
-    recording.wait_past(crate::machine::now_ns());
+    recording.wait_past(now_ns());
     let seen = recording.stop();
-    let mut frames: BTreeMap<String, u64> = BTreeMap::new();
     for weight in seen.ticks().flat_map(|tick| &tick.stacks) {
         if weight.process.tgid != successor.pid() || weight.lens != Lens::OnCpu {
             continue;
@@ -34,11 +47,9 @@ fn addresses_of_a_program_are_not_looked_up_in_its_successor() {
             // The second program maps the start of its file there, which is no code.
             let wrong = module.kind == ModuleKind::File && frame.offset < CODE_BYTES;
             assert!(!wrong, "made at run time, but found in {} at {:#x}", module.path, frame.offset);
-            let is_made = module.kind == ModuleKind::Anonymous && frame.kind != FrameKind::Kernel;
-            *frames.entry(module.path.to_string()).or_default() += if is_made { weight.weight } else { 0 };
+            if module.kind == ModuleKind::Anonymous && frame.kind != FrameKind::Kernel {
+                *frames.entry(module.path.to_string()).or_default() += weight.weight;
+            }
         }
     }
-    let count = |name: &str| frames.get(name).copied().unwrap_or(0);
-    // Some were looked up in time, the others too late: otherwise this shows nothing.
-    assert!(count("[anon]") > 20 && count("[exited]") > 20, "{frames:?}");
 }
