@@ -13,9 +13,9 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::elf::{self, ElfFacts, Role, Root};
 use super::intern::Interner;
 use super::mappings::Mapping;
+use super::outermost::{self, ElfFacts, Role, Root};
 use crate::tick::{Module, ModuleId, ModuleKind, Names};
 
 /// Longest wait for one file; page-cached ones answer in 0.1–10 ms.
@@ -294,7 +294,7 @@ fn read_files(jobs: &Receiver<Job>) {
     for job in jobs {
         let facts = File::open(format!("/proc/self/fd/{}", job.path.as_raw_fd()))
             .ok()
-            .and_then(|file| std::panic::catch_unwind(|| elf::read(&file, job.role)).unwrap_or(None));
+            .and_then(|file| std::panic::catch_unwind(|| outermost::read(file, job.role)).unwrap_or(None));
         let _ = job.reply.send(facts);
     }
 }

@@ -16,12 +16,12 @@ pub mod unwind;
 
 mod demangle;
 mod dwarf;
-mod elf;
 mod files;
 mod intern;
 mod kernel;
 mod mappings;
 mod object;
+mod outermost;
 mod perf_map;
 mod reconcile;
 mod reread;

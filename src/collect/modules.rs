@@ -11,11 +11,11 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::elf::Root;
 use super::files::{self, FileKey, Files};
 use super::intern::Interner;
 use super::kernel::{KernelModules, vdso};
 use super::mappings::Mapping;
+use super::outermost::Root;
 use super::spaces::{Nowhere, Parts, Place, Space, Spaces, Why};
 use super::symbols::{Code, CodeFile, SymbolWorker, Want, WantDetail};
 use super::taken::{Tag, Taken, Walked, Where, Word, end_of};

@@ -76,6 +76,10 @@ impl Section {
 pub struct Object {
     file: Arc<File>,
     bytes: u64,
+    /// `EM_*`.
+    pub machine: u16,
+    /// Address at which a program begins.
+    pub entry: u64,
     /// In their order.
     pub segments: Vec<Segment>,
     /// In their order; empty if the file has none.
@@ -109,7 +113,7 @@ impl Object {
             .and_then(|names| bytes_at(&file, names.offset, names.bytes.min(MAX_SECTION_NAMES)))
             .unwrap_or_default();
         let sections = headers.chunks_exact(64).filter_map(|header| section(header, &names)).collect();
-        Some(Object { file, bytes, segments, sections })
+        Some(Object { file, bytes, machine: u16_at(&head, 18)?, entry: u64_at(&head, 24)?, segments, sections })
     }
 
     /// The file.
@@ -127,6 +131,12 @@ impl Object {
         let holds = |at: &&Segment| offset.checked_sub(at.offset).is_some_and(|into| into < at.bytes);
         let segment = self.loads().filter(|at| at.executable).find(holds).or_else(|| self.loads().find(holds))?;
         segment.address.checked_add(offset - segment.offset)
+    }
+
+    /// File offset of an address, as the program headers have it.
+    pub fn offset_of(&self, address: u64) -> Option<u64> {
+        let segment = self.loads().find(|at| address.checked_sub(at.address).is_some_and(|into| into < at.bytes))?;
+        segment.offset.checked_add(address - segment.address)
     }
 
     /// Symbol tables: the one with all, and that for the dynamic loader.

@@ -34,7 +34,7 @@ pub struct LineWorker {
 
 /// What is known of a file.
 enum Known {
-    Debug(DebugFile),
+    Debug(Box<DebugFile>),
     /// It has no debug information.
     Nothing,
     /// It is being fetched.
@@ -133,7 +133,7 @@ impl LineWorker {
     /// Looks into the file, beside it, among what was fetched, and then has it fetched.
     fn open(&mut self, file: &CodeFile) -> Known {
         let Some(object) = file.open().and_then(|file| Object::open(Arc::new(file))) else { return Known::Nothing };
-        let debug = |found: Option<DebugFile>| found.map_or(Known::Nothing, Known::Debug);
+        let debug = |found: Option<DebugFile>| found.map_or(Known::Nothing, |file| Known::Debug(Box::new(file)));
         if has_info(&object) {
             return debug(DebugFile::open(object, None, self.limit));
         }
@@ -175,7 +175,7 @@ fn has_info(object: &Object) -> bool {
 }
 
 fn bytes_of((_, known): &(ModuleId, Known)) -> usize {
-    let more = if let Known::Debug(file) = known { file.info.bytes() } else { 0 };
+    let more = if let Known::Debug(file) = known { size_of::<DebugFile>() + file.info.bytes() } else { 0 };
     size_of::<(ModuleId, Known)>() + more
 }
 
