@@ -14,11 +14,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 #[derive(Debug, Parser)]
 #[command(name = "sberf", version, arg_required_else_help = true, max_term_width = 100)]
 #[command(after_long_help = "\
-Privileges: a live view needs root, or CAP_BPF and CAP_PERFMON (with CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH, CAP_SYSLOG \
-and CAP_CHECKPOINT_RESTORE for names and facts of other users' processes), and a kernel with BTF. Captures are read \
-without any.
+Privileges: a live view takes root, or the capabilities CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH, \
+CAP_SYSLOG and CAP_CHECKPOINT_RESTORE (`setcap` on the program), and a kernel with BTF. With less, what works still works: \
+`sberf doctor` says what does not, and why. With nothing at all, `top` shows what procfs says. Captures are read without any.
 
-Exit codes: 0 done, 1 failed (one line on standard error says why), 2 wrong usage. With a command after --: 127 it was not found, 126 it cannot be run; `record` and `top --json` exit as it did, with 128+N if signal N ended it.
+Exit codes: 0 done, 1 failed (one line on standard error says why), 2 wrong usage; of `doctor`, 3 and 4 see there. With a command after --: 127 it was not found, 126 it cannot be run; `record` and `top --json` exit as it did, with 128+N if signal N ended it.
 
 Examples:
   sudo sberf top                               the whole machine
@@ -26,6 +26,7 @@ Examples:
   sudo sberf top -- make -j8                   a command and all it starts, from its first instruction
   sberf top --read assets/demo.sberf           a recorded machine, without root
   sudo sberf record -o slow.sberf --duration 60
+  sberf doctor                                 what works here, and what would mend the rest
   sberf export slow.sberf --lens blocked | flamegraph.pl --countname ns > blocked.svg")]
 pub struct Cli {
     /// What to do.
@@ -42,6 +43,8 @@ pub enum Command {
     Record(Record),
     /// Write stacks as folded lines, or ticks as JSON, from a capture or from the live machine
     Export(Export),
+    /// Say what works here, what does not, why, and what would mend it
+    Doctor(Doctor),
     /// Print a completion script
     Completions {
         /// For which shell
@@ -246,6 +249,19 @@ pub struct Export {
     /// Where to; otherwise standard output
     #[arg(short, long, value_name = "OUT")]
     pub output: Option<PathBuf>,
+}
+
+/// `sberf doctor`: loads what `top` loads, and takes it out again.
+///
+/// For every signal: where it can come from, which source is in use, why the others are not, and what to do about it.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Exit codes: 0 `top` runs fully, 3 partly, 4 nothing of BPF can run: `top` shows what procfs says, and no more. 1 and 2 as \
+everywhere: failed, wrong usage.")]
+pub struct Doctor {
+    /// One JSON object instead of a table
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What an export is made of.

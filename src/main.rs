@@ -4,12 +4,12 @@
 
 mod cli;
 mod command;
+mod doctor;
 mod export;
 mod exports;
 mod feed;
 mod held;
 mod look;
-mod preflight;
 mod record;
 mod save;
 mod screen;
@@ -64,6 +64,7 @@ fn main() -> ExitCode {
         Command::Top(args) => look::top(args),
         Command::Record(args) => record::run(args),
         Command::Export(args) => export::run(args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Completions { shell } => completions(shell),
         Command::Man { command } => manual(command.as_deref()),
     };

@@ -10,7 +10,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use sberf::collect::Request;
-use sberf::tick::{Batch, Frame, FrameId, Session};
+use sberf::tick::{Basis, Batch, Frame, FrameId, Session};
 
 use crate::cli::Record;
 use crate::command::{self, Ended, Running};
@@ -269,7 +269,12 @@ struct Count {
 }
 
 impl Sink for Count {
-    fn session(&mut self, _: Session) -> Result<(), Failure> {
+    fn session(&mut self, session: Session) -> Result<(), Failure> {
+        if session.basis == Basis::Procfs {
+            crate::say(
+                "nothing of BPF can run here: this records what procfs says, without stacks; see `sberf doctor`",
+            );
+        }
         if self.forever && look::is_watched() {
             crate::say("recording; Ctrl-C ends it");
         }

@@ -8,34 +8,42 @@ use crossbeam_channel::Receiver;
 use sberf::collect::capture::{CaptureSource, Pace, Reader};
 use sberf::collect::live::{Live, LiveOptions};
 use sberf::collect::symbols::Debuginfod;
-use sberf::collect::{Request, Source, SourceError};
+use sberf::collect::{self, Request, Source, SourceError};
 use sberf::tick::{Batch, Session, Tick};
 
+use crate::Failure;
 use crate::cli::{Observe, Unwind};
 use crate::feed::Open;
-use crate::{Failure, preflight};
 
 /// The live machine: what is plain to see is checked now, the rest is loaded on the source's thread. `follow` is a process
 /// that is told of with all that descends from it; `debuginfod`: debug information may be fetched over the network.
 pub fn live(observe: &Observe, follow: Option<u32>, debuginfod: bool) -> Result<Open, Failure> {
     let debuginfod = debuginfod.then(Debuginfod::from_env).transpose();
     let debuginfod = debuginfod.map_err(|why| Failure::line(format!("--debuginfod: {why}")))?;
-    preflight::check().map_err(Failure::Line)?;
+    let options = LiveOptions { debuginfod, ..options(observe, follow)? };
+    Ok(Box::new(move || Ok(collect::observe(options))))
+}
+
+/// The same for what procfs alone has nothing of.
+pub fn live_by_bpf(observe: &Observe) -> Result<Open, Failure> {
+    let options = options(observe, None)?;
+    Ok(Box::new(move || Ok(Box::new(Live::start(options)?))))
+}
+
+fn options(observe: &Observe, follow: Option<u32>) -> Result<LiveOptions, Failure> {
     if let Some(pid) = observe.pids.iter().find(|pid| !is_process(**pid)) {
         return Err(Failure::line(format!("there is no process {pid}")));
     }
-    let options = LiveOptions {
+    Ok(LiveOptions {
         rate_hz: observe.rate_hz,
         interval: observe.interval,
         pids: observe.pids.clone(),
         follow,
         walks_per_s: observe.walks,
         by_tables: observe.unwind == Unwind::Table,
-        debuginfod,
         command: std::env::args().collect::<Vec<_>>().join(" "),
         ..LiveOptions::default()
-    };
-    Ok(Box::new(move || Ok(Box::new(Live::start(options)?))))
+    })
 }
 
 /// The id of a process. `/proc/TID` exists for every thread, so its directory alone proves nothing.

@@ -261,6 +261,33 @@ fn valid_ticks(bytes: &[u8]) -> Vec<serde_json::Value> {
 }
 
 #[test]
+fn doctor_says_the_same_to_people_and_machines() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = run(dir.path(), &["doctor", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let schema = serde_json::from_str(include_str!("../assets/doctor.schema.json")).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let errors: Vec<_> = validator.iter_errors(&report).map(|error| error.to_string()).collect();
+    assert!(errors.is_empty(), "{errors:?}");
+    let code = match report["top"].as_str().unwrap() {
+        "fully" => 0,
+        "partly" => 3,
+        _ => 4,
+    };
+    assert_eq!(output.status.code(), Some(code), "{}", text(&output.stderr));
+    let table = run(dir.path(), &["doctor"]);
+    assert_eq!(table.status.code(), Some(code));
+    for signal in report["signals"].as_array().unwrap() {
+        let title = signal["title"].as_str().unwrap();
+        let grade = signal["grade"].as_str().unwrap();
+        let lines = text(&table.stdout);
+        let line = lines.lines().find(|line| line.trim_start().starts_with(title)).unwrap_or_default();
+        assert!(line.contains(grade), "{title}: {line}");
+        assert_eq!(signal["in_use"].is_null(), ["missing", "nothing"].contains(&grade), "{signal}");
+    }
+}
+
+#[test]
 fn json_of_a_capture() {
     let dir = tempfile::tempdir().unwrap();
     let batches = common::write_capture(&dir.path().join("x.sberf"), 5);
@@ -323,10 +350,19 @@ fn without_privileges_it_says_what_is_missing() {
         }
         command.output().unwrap()
     };
-    for args in [&["export", "--duration", "1"][..], &["record", "-o", "x.sberf"]] {
-        let said = one_line(&unprivileged(args));
-        assert!(said.contains("CAP_PERFMON and CAP_BPF missing") && said.contains("sudo"), "{said}");
+    let said = one_line(&unprivileged(&["export", "--duration", "1"]));
+    assert!(said.contains("CAP_BPF, CAP_PERFMON missing") && said.contains("sudo"), "{said}");
+    // What procfs says is better than nothing, and said to be that.
+    let seen = unprivileged(&["top", "--json", "--count", "2", "-d", "0.2"]);
+    assert!(seen.status.success(), "{}", text(&seen.stderr));
+    for tick in valid_ticks(&seen.stdout) {
+        assert_eq!((&tick["basis"], &tick["signals"]["samples"]), (&"procfs".into(), &"missing".into()));
+        let processes = tick["processes"].as_array().unwrap();
+        assert!(processes.len() > 1 && processes.iter().all(|process| process["samples"].is_null()));
     }
+    assert_eq!(unprivileged(&["doctor"]).status.code(), Some(4));
+    let recorded = unprivileged(&["record", "-o", "/dev/null", "--duration", "0.2"]);
+    assert!(text(&recorded.stderr).contains("what procfs says"), "{}", text(&recorded.stderr));
     assert!(unprivileged(&["export", "demo.sberf"]).status.success(), "captures need no privileges");
 }
 

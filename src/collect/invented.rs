@@ -151,6 +151,7 @@ impl Source for Invented {
             page_bytes: 4096,
             symbol_limit_bytes: 128 << 20,
             lenses: ["oncpu", "sched", "stacks", "block", "numa", "life", "tasks"].map(lens).into(),
+            ..Session::default()
         }
     }
 

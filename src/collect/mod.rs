@@ -1,4 +1,4 @@
-//! All the input there is: a live kernel, a capture file, or an invented machine. Each is a [`Source`] of batches.
+//! All the input there is: a live kernel, by BPF or by procfs alone, a capture file, or an invented machine. Each is a [`Source`] of batches.
 
 pub mod capture;
 pub mod cpus;
@@ -9,7 +9,9 @@ pub mod invented;
 pub mod live;
 pub mod modules;
 pub mod nodes;
+pub mod privileges;
 pub mod process_facts;
+pub mod procfs_only;
 pub mod signal;
 pub mod symbols;
 pub mod unwind;
@@ -23,10 +25,14 @@ mod mappings;
 mod object;
 mod outermost;
 mod perf_map;
+mod probe;
+mod processes;
 mod reconcile;
 mod reread;
 mod spaces;
 mod taken;
+mod verdicts;
+mod watched;
 
 pub mod local_time;
 #[cfg(test)]
@@ -35,7 +41,7 @@ mod modules_test;
 use crossbeam_channel::Receiver;
 use std::time::Duration;
 
-use crate::tick::{Batch, Frame, FrameId, ProcessKey, Session};
+use crate::tick::{Batch, Frame, FrameId, ProcessKey, Refusal, Session};
 
 /// What the layers above ask of a source. A source that cannot obey ignores it.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,6 +69,18 @@ pub enum Request {
 #[error("{0}")]
 pub struct SourceError(pub String);
 
+impl From<Refusal> for SourceError {
+    fn from(refusal: Refusal) -> Self {
+        SourceError(refusal.to_string())
+    }
+}
+
+impl From<SourceError> for Refusal {
+    fn from(error: SourceError) -> Self {
+        Refusal::from(error.0)
+    }
+}
+
 /// Something that yields ticks.
 pub trait Source: Send {
     /// What does not change while it runs.
@@ -76,6 +94,14 @@ pub trait Source: Send {
     /// Waits for the next batch, obeying `requests` meanwhile. `None` when there is no more, or when the other end of
     /// `requests` is gone.
     fn next(&mut self, requests: &Receiver<Request>) -> Result<Option<Batch>, SourceError>;
+}
+
+/// The live machine: by BPF, or by procfs alone where nothing of BPF can run. The session says which, and why.
+pub fn observe(options: live::LiveOptions) -> Box<dyn Source> {
+    match live::Live::start(options.clone()) {
+        Ok(live) => Box::new(live),
+        Err(why) => Box::new(procfs_only::ProcfsOnly::start(&options, &why)),
+    }
 }
 
 impl<S: Source + ?Sized> Source for Box<S> {

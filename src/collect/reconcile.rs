@@ -19,7 +19,8 @@ pub fn all_threads() -> Vec<u32> {
     numbers_in("/proc").into_iter().flat_map(|pid| numbers_in(&format!("/proc/{pid}/task"))).collect()
 }
 
-fn numbers_in(dir: &str) -> Vec<u32> {
+/// Entries of a directory whose names are numbers, in no order.
+pub fn numbers_in(dir: &str) -> Vec<u32> {
     let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
 }

@@ -53,7 +53,7 @@ use self::pack::Sums;
 use self::table::{Slot, Table};
 use self::track::Track;
 use crate::tick::{
-    Cost, CpuTick, DiskTick, Event, Host, Loss, NodeTick, ProcessKey, Session, SlowRequest, Span, ThreadKey,
+    Basis, Cost, CpuTick, DiskTick, Event, Host, Loss, NodeTick, ProcessKey, Session, SlowRequest, Span, ThreadKey,
 };
 
 /// Bounds of what is kept.
@@ -171,6 +171,11 @@ impl Model {
     /// The machine and how it is observed.
     pub fn session(&self) -> &Session {
         &self.session
+    }
+
+    /// Nobody says what threads wait for: waits may all be idle ones, and are drawn as such.
+    pub fn waits_have_no_reasons(&self) -> bool {
+        self.session.basis == Basis::Procfs
     }
 
     /// What bounds the past.

@@ -13,6 +13,7 @@
 mod cost;
 mod hist;
 mod names;
+mod signals;
 
 pub use cost::{Clockwork, Collector, Cost, OtherProgram, ProgramCost, ThreadCost};
 pub use hist::{BUCKETS, Hist, bucket_high, bucket_low, bucket_mid, bucket_of};
@@ -20,6 +21,7 @@ pub use names::{
     Detail, FoundBy, Frame, FrameId, FrameKind, Inlined, Line, Module, ModuleId, ModuleKind, Names, Stack, StackEnd,
     StackId, Symbol, Walk,
 };
+pub use signals::{Grade, Origin, Refusal, Signal, SignalKind, Standing, is_missing, signal};
 
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +66,20 @@ pub struct Session {
     pub symbol_limit_bytes: u64,
     /// Each lens, and why it is off if it is.
     pub lenses: Vec<LensStatus>,
+    /// What ticks are made from.
+    pub basis: Basis,
+    /// Where each kind of knowledge comes from; empty in captures that are older than this field.
+    pub signals: Vec<Signal>,
+}
+
+/// What ticks are made from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Basis {
+    /// BPF programs, beside procfs.
+    #[default]
+    Bpf,
+    /// procfs alone: nothing of BPF could be loaded.
+    Procfs,
 }
 
 /// Where on-CPU samples come from.

@@ -29,6 +29,13 @@ enum What {
     History,
 }
 
+impl What {
+    /// Only whoever sees every switch can tell.
+    const fn takes_switches(self) -> bool {
+        matches!(self, What::Queue | What::P99 | What::Max | What::Switches | What::Running)
+    }
+}
+
 const WHAT: [What; 14] = [
     What::Cpu,
     What::Node,
@@ -246,6 +253,9 @@ fn text(cpu: &CpuTick, what: What, model: &Model) -> String {
     let span_ns = model.span().map_or(1, |span| span.len_ns());
     let percent = |ns| format::percent(share(cpu, ns));
     let some = |value: Option<u64>| value.map_or_else(|| format::NONE.to_owned(), format::duration);
+    if what.takes_switches() && model.waits_have_no_reasons() {
+        return format::OFF.into();
+    }
     match what {
         What::Cpu => cpu.id.to_string(),
         What::Node => cpu.node.to_string(),

@@ -1,15 +1,17 @@
-//! The help screen: which lenses are off and why, every key, what the glyphs mean. Keys come from the table.
+//! The help screen: what does not work here and what would mend it, every key, what the glyphs mean. Keys come from the table.
 
 use crossterm::event::{KeyEvent, MouseEvent, MouseEventKind};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
+use ratatui::style::Style;
 use ratatui::text::Span;
 
 use super::app::Reply;
+use super::info::wrap;
 use super::keys::{self, BINDINGS, Command, Context};
 use super::{Theme, draw, format};
 use crate::model::Model;
-use crate::tick::State;
+use crate::tick::{Grade, Refusal, Signal, State};
 
 /// Where we are in it.
 pub struct Help {
@@ -61,7 +63,7 @@ impl Help {
     }
 
     fn lines<'a>(&self, model: &'a Model, theme: &Theme) -> Vec<Vec<Span<'a>>> {
-        let mut lines = lens_lines(model, theme);
+        let mut lines = lacks(model, theme);
         let nearest = self.context.chain();
         let rest = Context::ALL.iter().filter(|context| !nearest.contains(context));
         for &context in nearest.iter().chain(rest) {
@@ -90,7 +92,49 @@ impl Help {
     }
 }
 
-/// What is off, and what was lost.
+/// What does not work here, why, and what would mend it, each reason once; and what was lost.
+fn lacks<'a>(model: &'a Model, theme: &Theme) -> Vec<Vec<Span<'a>>> {
+    if model.session().signals.is_empty() {
+        return lens_lines(model, theme);
+    }
+    let mut lines = Vec::new();
+    for (titles, refusal) in reasons(&model.session().signals) {
+        lines.extend(wrapped("off     ", &titles, theme.header(), theme));
+        lines.extend(wrapped("        ", &refusal.why, theme.text(), theme));
+        if !refusal.remedy.is_empty() {
+            lines.extend(wrapped("mend    ", &refusal.remedy, theme.text(), theme));
+        }
+    }
+    if lines.is_empty() {
+        lines.push(vec![Span::styled("Everything works here.", theme.dim())]);
+    }
+    lines.extend(lost_lines(model, theme));
+    lines
+}
+
+/// What is less than whole and counts, by reason: names of signals, and the reason.
+fn reasons(signals: &[Signal]) -> Vec<(String, &Refusal)> {
+    let mut reasons: Vec<(String, &Refusal)> = Vec::new();
+    for signal in signals.iter().filter(|signal| signal.kind.counts() && signal.grade() >= Grade::Reduced) {
+        let Some(lack) = signal.lack() else { continue };
+        let partly = if signal.grade() == Grade::Reduced { " (reduced)" } else { "" };
+        let title = format!("{}{partly}", signal.kind.title());
+        match reasons.iter_mut().find(|(_, refusal)| *refusal == lack) {
+            Some((titles, _)) => *titles += &format!(", {title}"),
+            None => reasons.push((title, lack)),
+        }
+    }
+    reasons
+}
+
+/// A text broken into lines, the first with a word before it.
+fn wrapped<'a>(word: &'static str, text: &str, style: Style, theme: &Theme) -> Vec<Vec<Span<'a>>> {
+    let head = |at: usize| if at == 0 { Span::styled(word, theme.alert()) } else { Span::raw("        ") };
+    let lines = wrap(&format::clean(text), 78).into_iter().enumerate();
+    lines.map(|(at, line)| vec![head(at), Span::styled(line, style)]).collect()
+}
+
+/// What is off, and what was lost, where no verdicts were recorded.
 fn lens_lines<'a>(model: &'a Model, theme: &Theme) -> Vec<Vec<Span<'a>>> {
     let off = model.session().lenses.iter().filter_map(|lens| Some((lens.name.as_str(), lens.off.as_deref()?)));
     let mut lines: Vec<_> = off
@@ -105,6 +149,12 @@ fn lens_lines<'a>(model: &'a Model, theme: &Theme) -> Vec<Vec<Span<'a>>> {
     if lines.is_empty() {
         lines.push(vec![Span::styled("Every lens works here.", theme.dim())]);
     }
+    lines.extend(lost_lines(model, theme));
+    lines
+}
+
+fn lost_lines<'a>(model: &Model, theme: &Theme) -> Vec<Vec<Span<'a>>> {
+    let mut lines = Vec::new();
     for &(loss, count) in model.losses() {
         lines.push(vec![
             Span::styled("lost ", theme.alert()),

@@ -247,7 +247,7 @@ fn disk_line(op: DiskOp) -> &'static str {
 }
 
 /// A text in lines of at most `width` cells, broken at blanks where there are any. At least one line.
-fn wrap(text: &str, width: usize) -> Vec<String> {
+pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let mut line = String::new();
     for word in text.split_inclusive(' ') {

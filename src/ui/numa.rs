@@ -8,7 +8,7 @@ use super::process::nodes;
 use super::table::{self, Column, Cursor, Sorted};
 use super::{Command, Context, Outcome, Pane, Target, Theme, Wants, draw, format};
 use crate::model::{Model, Process};
-use crate::tick::{NodeTick, ProcessKey};
+use crate::tick::{NodeTick, ProcessKey, SignalKind, is_missing};
 
 const NODES: [Column; 11] = [
     Column { head: "node", width: 4, extra: 0, drop: 0, right: true },
@@ -186,6 +186,7 @@ fn node_text(node: &NodeTick, head: &str, all_on_cpu: u64, model: &Model) -> Str
         "of all%" => share(node.on_cpu_ns, all_on_cpu as f64),
         "memory" => format::bytes(node.total_bytes),
         "free" => format::bytes(node.free_bytes),
+        "moved in/s" | "out/s" if is_missing(&model.session().signals, SignalKind::NumaMoves) => format::OFF.into(),
         "moved in/s" => rate(node.moved_in),
         "out/s" => rate(node.moved_out),
         "hit/s" => node.numa_hit.map(rate).unwrap_or_default(),

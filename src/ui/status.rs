@@ -8,7 +8,7 @@ use ratatui::text::Span;
 
 use super::{Theme, draw, format};
 use crate::model::Model;
-use crate::tick::{Loss, Sampler};
+use crate::tick::{Basis, Loss, Sampler};
 
 /// What the screen itself knows.
 pub struct Status {
@@ -54,12 +54,13 @@ pub fn render(status: &Status, model: &Model, theme: &Theme, area: Rect, buf: &m
         Piece { drop: 4, spans: vec![Span::styled(model.session().hostname.clone(), theme.text())] },
         Piece { drop: 6, spans: vec![Span::styled(kernel(model), theme.dim())] },
         Piece { drop: 5, spans: vec![Span::styled(machine(model), theme.text())] },
-        Piece { drop: 2, spans: vec![sampler(model, theme)] },
+        Piece { drop: 0, spans: procfs_only(model, theme) },
+        Piece { drop: 2, spans: sampler(model, theme) },
         Piece { drop: 0, spans: vec![Span::styled(interval(status.interval), theme.text())] },
         Piece { drop: 0, spans: position(status, model, theme) },
     ];
     let right = vec![
-        Piece { drop: 1, spans: complete(status.samples, area.width >= ROOMY, by_fp(model), theme) },
+        Piece { drop: 1, spans: stacks(status, model, area.width >= ROOMY, theme) },
         Piece { drop: 0, spans: lost(model, theme) },
         Piece { drop: 1, spans: own_cost(model, theme) },
     ];
@@ -106,12 +107,24 @@ fn machine(model: &Model) -> String {
     format!("{cpus} CPU {nodes} node{}", if nodes == 1 { "" } else { "s" })
 }
 
-fn sampler<'a>(model: &Model, theme: &Theme) -> Span<'a> {
-    match &model.session().sampler {
+/// Nothing of BPF runs: most of what the screen is for is not there, and help says why.
+fn procfs_only<'a>(model: &Model, theme: &Theme) -> Vec<Span<'a>> {
+    match model.session().basis {
+        Basis::Procfs => {
+            vec![Span::styled("procfs only", theme.alert()), Span::styled(", ? says why", theme.warn())]
+        }
+        Basis::Bpf => Vec::new(),
+    }
+}
+
+fn sampler<'a>(model: &Model, theme: &Theme) -> Vec<Span<'a>> {
+    let session = model.session();
+    vec![match &session.sampler {
+        Sampler::Off if session.basis == Basis::Procfs => return Vec::new(),
         Sampler::Off => Span::styled("sampling off", theme.warn()),
         Sampler::Cycles(hz) => Span::styled(format!("{hz}Hz cycles"), theme.text()),
         Sampler::CpuClock(hz) => Span::styled(format!("{hz}Hz cpu-clock"), theme.text()),
-    }
+    }]
 }
 
 fn interval(interval: Duration) -> String {
@@ -146,6 +159,14 @@ fn position<'a>(status: &Status, model: &Model, theme: &Theme) -> Vec<Span<'a>> 
 
 /// From that width on words are written out.
 const ROOMY: u16 = 110;
+
+/// How whole stacks are; nothing where there are none to be had.
+fn stacks<'a>(status: &Status, model: &Model, roomy: bool, theme: &Theme) -> Vec<Span<'a>> {
+    match model.session().basis {
+        Basis::Procfs => Vec::new(),
+        Basis::Bpf => complete(status.samples, roomy, by_fp(model), theme),
+    }
+}
 
 /// Share of the tick's samples whose user stack reaches its first function.
 fn complete<'a>((samples, complete): (u64, u64), roomy: bool, by_fp: bool, theme: &Theme) -> Vec<Span<'a>> {

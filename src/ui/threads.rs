@@ -29,6 +29,14 @@ enum What {
     Name,
 }
 
+impl What {
+    /// Only whoever sees every switch can tell.
+    const fn takes_switches(self) -> bool {
+        use What::{Blocked, Involuntary, Migrations, RunqMax, RunqP99, Voluntary};
+        matches!(self, RunqP99 | RunqMax | Blocked | Voluntary | Involuntary | Migrations)
+    }
+}
+
 const WHAT: [What; 12] = [
     What::Tid,
     What::Cpu,
@@ -274,7 +282,8 @@ impl Row<'_> {
     }
 
     fn is_kernel(&self) -> bool {
-        self.model.process(self.thread.process).is_some_and(|process| process.facts.kernel)
+        let kernel = self.model.process(self.thread.process).is_some_and(|process| process.facts.kernel);
+        kernel || self.model.waits_have_no_reasons()
     }
 
     fn text(&self, what: What) -> String {
@@ -282,6 +291,9 @@ impl Row<'_> {
         let seconds = self.model.span().map_or(1.0, |span| span.len_ns().max(1) as f64 / 1e9);
         let rate = |count: u64| format::rate(count as f64 / seconds);
         let some = |value: Option<u64>| value.map_or_else(|| format::NONE.to_owned(), format::duration);
+        if what.takes_switches() && self.model.waits_have_no_reasons() {
+            return format::OFF.into();
+        }
         match what {
             What::Tid => self.thread.key.tid.to_string(),
             What::Cpu => format::percent(tick.ns.on_cpu() as f64 / (seconds * 1e9)),

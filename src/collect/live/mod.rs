@@ -13,7 +13,6 @@ mod life;
 mod machine;
 mod maps;
 mod objects;
-mod processes;
 mod rings;
 mod said;
 mod sampler;
@@ -23,7 +22,6 @@ mod stacks;
 mod syscalls;
 mod tasks;
 mod unwind;
-mod watched;
 mod wire;
 
 use std::io::Read;
@@ -40,18 +38,20 @@ use self::cost::{Iteration, Meter};
 use self::machine::Machine;
 use self::maps::{Closed, FlipPage};
 use self::objects::Objects;
-use self::processes::Processes;
 use self::rings::Ring;
 use self::stacks::{Stacks, Weights};
-use self::tasks::{Interval, Leader, Record, Spilled, Tasks};
+use self::tasks::{Interval, Record, Spilled, Tasks};
 use self::unwind::{News, Unwinder};
-use self::watched::Watched;
 use super::host::{self, Identity};
 use super::modules::Resolver;
 use super::nodes::nodes;
+use super::processes::{Leader, Processes};
 use super::symbols::{self, Debuginfod, SymbolWorker, kernel_symbols_off};
-use super::{Request, Source, SourceError};
-use crate::tick::{Batch, Event, Lens, LensStatus, Life, Loss, Names, ProcessKey, Session, StackWeight, State, Tick};
+use super::watched::Watched;
+use super::{Request, Source, SourceError, verdicts};
+use crate::tick::{
+    Basis, Batch, Event, Lens, LensStatus, Life, Loss, Names, ProcessKey, Refusal, Session, StackWeight, State, Tick,
+};
 
 /// Frames that the kernel itself walks at most, by frame pointers (`kernel.perf_event_max_stack`).
 const MAX_FRAMES: usize = 127;
@@ -166,7 +166,10 @@ fn failed<E: std::fmt::Display>(what: &str) -> impl Fn(E) -> SourceError {
 
 impl Live {
     /// Loads and attaches everything this kernel takes, and begins the first interval.
-    pub fn start(options: LiveOptions) -> Result<Self, SourceError> {
+    ///
+    /// # Errors
+    /// Why nothing of BPF can run here.
+    pub fn start(options: LiveOptions) -> Result<Self, Refusal> {
         let nodes = nodes();
         // Reading all symbols takes as long as loading the programs does.
         let hooks = std::thread::spawn(stacks::hook_code);
@@ -184,10 +187,8 @@ impl Live {
             Some(block) => Some(disks::Disks::new(block).map_err(failed("opening the ring of slow requests"))?),
             None => None,
         };
-        let flip = FlipPage::new(&maps.flip)
-            .map_err(|error| SourceError(format!("mapping the page of the interval failed: {error}")))?;
-        let symbols = SymbolWorker::start(options.debuginfod.clone())
-            .map_err(|error| SourceError(format!("starting the symbol worker failed: {error}")))?;
+        let flip = FlipPage::new(&maps.flip).map_err(failed("mapping the page of the interval"))?;
+        let symbols = SymbolWorker::start(options.debuginfod.clone()).map_err(failed("starting the symbol worker"))?;
         let mut live = Live {
             watched: Watched::new(&options.pids, options.follow),
             session: Session::default(),
@@ -215,10 +216,12 @@ impl Live {
         };
         live.flip.set(objects::settings(&live.options, live.options.walks_per_s, 1));
         live.flip.advance();
+        // From here on: making all of the above took its time.
+        live.next_tick = Instant::now() + live.options.interval.min(FIRST_TICK);
         live.sample();
         live.describe();
         // The first pass adopts the threads that are there; what it tells is of an interval before ours.
-        live.iterate().map_err(|error| SourceError(format!("running the task iterator failed: {error}")))?;
+        live.iterate().map_err(failed("running the task iterator"))?;
         live.processes.expect(tasks::processes(&live.iterator_bytes));
         Ok(live)
     }
@@ -227,10 +230,14 @@ impl Live {
         let online = self.machine.online();
         let Some(program) = self.objects.sample() else { return };
         match sampler::Events::start(program, &online, self.options.rate_hz) {
-            Ok(events) => self.sampling = Some(events),
+            Ok(events) => {
+                self.objects.found.cycles = events.no_cycles();
+                self.sampling = Some(events);
+            }
             Err(why) => {
                 self.objects.lenses.retain(|lens| lens.name != "oncpu");
-                self.objects.lenses.push(objects::off("oncpu", why));
+                self.objects.lenses.push(objects::off("oncpu", why.to_string()));
+                self.objects.found.samples = Some(why);
             }
         }
     }
@@ -536,6 +543,8 @@ impl Live {
             page_bytes: rustix::param::page_size() as u64,
             symbol_limit_bytes: symbols::MAX_BYTES,
             lenses,
+            basis: Basis::Bpf,
+            signals: verdicts::with_bpf(&self.objects.found),
         };
     }
 }

@@ -13,8 +13,9 @@ use super::maps::{Settings, memory_of};
 use super::said;
 use super::skel::{block, life, mappings, numa, oncpu, sched};
 use super::unwind::{Unwinder, layout};
-use crate::collect::SourceError;
-use crate::tick::LensStatus;
+use crate::collect::privileges::Privileges;
+use crate::collect::verdicts::Found;
+use crate::tick::{LensStatus, Refusal};
 
 /// All objects that could be loaded, with their links: dropping it detaches everything.
 pub struct Objects {
@@ -29,6 +30,8 @@ pub struct Objects {
     pub tasks: Link,
     /// What is on and off.
     pub lenses: Vec<LensStatus>,
+    /// The same by what was tried.
+    pub found: Found,
     _links: Vec<Link>,
 }
 
@@ -38,46 +41,54 @@ fn place() -> &'static mut MaybeUninit<OpenObject> {
     Box::leak(Box::new(MaybeUninit::uninit()))
 }
 
-fn refused(what: &str, error: &libbpf_rs::Error) -> String {
-    let remedy = match error.kind() {
-        libbpf_rs::ErrorKind::PermissionDenied => {
-            "it needs root, or CAP_BPF and CAP_PERFMON (and no lockdown of the kernel)"
-        }
-        libbpf_rs::ErrorKind::NotFound => "this kernel does not have the trace points or types it needs",
-        _ => "the kernel refused it",
-    };
+fn refused(what: &str, error: &libbpf_rs::Error) -> Refusal {
     let said = said::last();
     let said = if said.is_empty() { error.to_string() } else { format!("{error}; {said}") };
-    format!("loading the BPF programs of {what} failed: {said}. {remedy}")
+    Privileges::read().explain_bpf(&format!("loading the BPF programs of {what} failed: {said}"), errno(error))
+}
+
+/// What the kernel answered; libbpf-rs keeps it in its text only.
+fn errno(error: &libbpf_rs::Error) -> Option<i32> {
+    let text = format!("{error:#}");
+    text.rsplit_once("(os error ")?.1.split(')').next()?.parse().ok()
 }
 
 impl Objects {
     /// Loads and attaches what this kernel takes.
-    pub fn load(options: &LiveOptions, nodes: &[(u32, Vec<u32>)]) -> Result<Self, SourceError> {
+    pub fn load(options: &LiveOptions, nodes: &[(u32, Vec<u32>)]) -> Result<Self, Refusal> {
         said::keep();
-        let unwinding = match options.by_tables {
-            true => layout::check().and_then(|()| load_mappings()),
-            false => Err("switched off (--unwind fp): user stacks are walked by frame pointers".to_owned()),
+        let mut found = Found { one_node: nodes.len() <= 1, ..Found::default() };
+        let mappings = match options.by_tables {
+            true => load_mappings(),
+            false => Err(Refusal::from("switched off (--unwind fp)")),
         };
+        found.mappings = mappings.as_ref().err().cloned();
+        let unwinding = mappings.and_then(|mappings| layout::check().map(|()| mappings).map_err(Refusal::from));
         let (loaded, unwinding) = load_by_tables(options, nodes.len(), unwinding)?;
         let (sched, tasks, mut links) = loaded;
         let mut lenses = vec![on("sched"), on("tasks")];
-        let unwinder = keep(&mut lenses, "unwind", unwinding);
-        lenses.push(match options.walks_per_s {
-            0 => off("stacks", "switched off".to_owned()),
-            _ => on("stacks"),
-        });
-        let oncpu = keep(&mut lenses, "oncpu", load_oncpu(options, &sched, unwinder.is_some()));
-        let life = keep(&mut lenses, "life", load_life(&sched, &mut links));
-        let block = keep(&mut lenses, "block", load_block(&sched, &mut links));
-        let numa = match nodes.len() {
-            0 | 1 => {
+        let unwinder = keep(&mut found.tables, unwinding);
+        lenses.push(lens("unwind", &found.tables.as_ref().map(|why| Refusal::from(format!("{why}; {BY_FP}")))));
+        found.blocked = (options.walks_per_s == 0).then(|| Refusal::from("switched off (--walks 0)"));
+        lenses.push(lens("stacks", &found.blocked));
+        let oncpu = keep(&mut found.samples, load_oncpu(options, &sched, unwinder.is_some()));
+        lenses.push(lens("oncpu", &found.samples));
+        let life = keep(&mut found.life, load_life(&sched, &mut links));
+        lenses.push(lens("life", &found.life));
+        let block = keep(&mut found.block, load_block(&sched, &mut links));
+        lenses.push(lens("block", &found.block));
+        let numa = match found.one_node {
+            true => {
                 lenses.push(off("numa", "one node: there is nothing to move between".to_owned()));
                 None
             }
-            _ => keep(&mut lenses, "numa", load_numa(&sched, nodes, &mut links)),
+            false => {
+                let numa = keep(&mut found.numa, load_numa(&sched, nodes, &mut links));
+                lenses.push(lens("numa", &found.numa));
+                numa
+            }
         };
-        Ok(Objects { sched, oncpu, life, block, numa, unwinder, tasks, lenses, _links: links })
+        Ok(Objects { sched, oncpu, life, block, numa, unwinder, tasks, lenses, found, _links: links })
     }
 }
 
@@ -184,17 +195,14 @@ pub fn off(name: &str, why: String) -> LensStatus {
     LensStatus { name: name.to_owned(), off: Some(why) }
 }
 
-fn keep<T>(lenses: &mut Vec<LensStatus>, name: &str, loaded: Result<T, String>) -> Option<T> {
-    match loaded {
-        Ok(object) => {
-            lenses.push(on(name));
-            Some(object)
-        }
-        Err(why) => {
-            lenses.push(off(name, why));
-            None
-        }
-    }
+/// On, unless it was refused.
+fn lens(name: &str, refused: &Option<Refusal>) -> LensStatus {
+    LensStatus { name: name.to_owned(), off: refused.as_ref().map(Refusal::to_string) }
+}
+
+/// What was loaded; or else why it was not.
+fn keep<T>(refused: &mut Option<Refusal>, loaded: Result<T, Refusal>) -> Option<T> {
+    loaded.map_err(|why| *refused = Some(why)).ok()
 }
 
 /// Leaves out the maps of tables where there are none.
@@ -221,32 +229,33 @@ type LoadedSched = (Sched, Link, Vec<Link>);
 fn load_by_tables(
     options: &LiveOptions,
     nodes: usize,
-    mappings: Result<Mappings, String>,
-) -> Result<(LoadedSched, Result<Unwinder, String>), SourceError> {
+    mappings: Result<Mappings, Refusal>,
+) -> Result<(LoadedSched, Result<Unwinder, Refusal>), Refusal> {
     let by_tables = mappings.and_then(|mappings| {
-        let loaded = load_sched(options, nodes, true).map_err(|why| format!("{why}; {BY_FP}"))?;
+        let loaded = load_sched(options, nodes, true)?;
         let only: Vec<u32> = options.pids.iter().copied().chain(options.follow).collect();
         let unwinder = Unwinder::start(&loaded.0.maps, &mappings, only, options.table_bytes)
-            .map_err(|error| format!("starting the maker of unwind tables failed: {error}; {BY_FP}"))?;
+            .map_err(|error| format!("starting the maker of unwind tables failed: {error}"))?;
         Ok((loaded, unwinder))
     });
     match by_tables {
         Ok((loaded, unwinder)) => Ok((loaded, Ok(unwinder))),
         Err(why) => match load_sched(options, nodes, false) {
             Ok(loaded) => Ok((loaded, Err(why))),
-            Err(why) => Err(SourceError(floor::too_old().unwrap_or(why))),
+            // A capability that is missing comes first: without it, nobody knows what the kernel could do.
+            Err(why) => Err(floor::too_old().filter(|_| why.errno != Some(libc::EPERM)).map_or(why, Refusal::from)),
         },
     }
 }
 
 const BY_FP: &str = "user stacks are walked by frame pointers instead";
 
-fn load_mappings() -> Result<Mappings, String> {
-    let fail = |error: libbpf_rs::Error| format!("{}; {BY_FP}", refused("looking at mappings", &error));
+fn load_mappings() -> Result<Mappings, Refusal> {
+    let fail = |error: libbpf_rs::Error| refused("looking at mappings", &error);
     mappings::MappingsSkelBuilder::default().open(place()).map_err(fail)?.load().map_err(fail)
 }
 
-fn load_sched(options: &LiveOptions, nodes: usize, by_tables: bool) -> Result<LoadedSched, String> {
+fn load_sched(options: &LiveOptions, nodes: usize, by_tables: bool) -> Result<LoadedSched, Refusal> {
     let what = "the scheduler";
     let fail = |error: libbpf_rs::Error| refused(what, &error);
     let mut open = sched::SchedSkelBuilder::default().open(place()).map_err(fail)?;
@@ -316,7 +325,7 @@ fn choose(map: &impl MapCore, pids: &[u32]) -> Result<(), String> {
     Ok(())
 }
 
-fn load_oncpu(options: &LiveOptions, sched: &Sched, by_tables: bool) -> Result<oncpu::OncpuSkel<'static>, String> {
+fn load_oncpu(options: &LiveOptions, sched: &Sched, by_tables: bool) -> Result<oncpu::OncpuSkel<'static>, Refusal> {
     let fail = |error: libbpf_rs::Error| refused("CPU sampling", &error);
     let mut open = oncpu::OncpuSkelBuilder::default().open(place()).map_err(fail)?;
     let rodata = open.maps.rodata_data.as_deref_mut().ok_or("the object for CPU sampling has no settings")?;
@@ -348,7 +357,7 @@ fn load_oncpu(options: &LiveOptions, sched: &Sched, by_tables: bool) -> Result<o
     open.load().map_err(fail)
 }
 
-fn load_life(sched: &Sched, links: &mut Vec<Link>) -> Result<life::LifeSkel<'static>, String> {
+fn load_life(sched: &Sched, links: &mut Vec<Link>) -> Result<life::LifeSkel<'static>, Refusal> {
     let fail = |error: libbpf_rs::Error| refused("process events", &error);
     let mut open = life::LifeSkelBuilder::default().open(place()).map_err(fail)?;
     open.maps.flip.reuse_fd(sched.maps.flip.as_fd()).map_err(fail)?;
@@ -361,12 +370,12 @@ fn load_life(sched: &Sched, links: &mut Vec<Link>) -> Result<life::LifeSkel<'sta
     Ok(skel)
 }
 
-fn load_block(sched: &Sched, links: &mut Vec<Link>) -> Result<block::BlockSkel<'static>, String> {
+fn load_block(sched: &Sched, links: &mut Vec<Link>) -> Result<block::BlockSkel<'static>, Refusal> {
     // `block_io_start` came with 6.5; without it the submitter is who inserts or issues the request.
     open_block(sched, links, true).or_else(|_| open_block(sched, links, false))
 }
 
-fn open_block(sched: &Sched, links: &mut Vec<Link>, io_start: bool) -> Result<block::BlockSkel<'static>, String> {
+fn open_block(sched: &Sched, links: &mut Vec<Link>, io_start: bool) -> Result<block::BlockSkel<'static>, Refusal> {
     let fail = |error: libbpf_rs::Error| refused("block I/O", &error);
     let mut open = block::BlockSkelBuilder::default().open(place()).map_err(fail)?;
     open.progs.io_start.set_autoload(io_start);
@@ -392,7 +401,7 @@ fn load_numa(
     sched: &Sched,
     nodes: &[(u32, Vec<u32>)],
     links: &mut Vec<Link>,
-) -> Result<numa::NumaSkel<'static>, String> {
+) -> Result<numa::NumaSkel<'static>, Refusal> {
     let fail = |error: libbpf_rs::Error| refused("NUMA balancing", &error);
     let mut open = numa::NumaSkelBuilder::default().open(place()).map_err(fail)?;
     let rodata = open.maps.rodata_data.as_deref_mut().ok_or("the object for NUMA has no settings")?;

@@ -8,8 +8,14 @@ static WARNINGS: Mutex<String> = Mutex::new(String::new());
 const KEPT_BYTES: usize = 16 << 10;
 
 /// What libbpf says whenever anything fails.
-const NOISE: [&str; 5] =
-    ["BPF token", "failed to load BPF skeleton", "failed to load object", "Retrying without BTF", "failed to load: -"];
+const NOISE: [&str; 6] = [
+    "BPF token",
+    "failed to load BPF skeleton",
+    "failed to load object",
+    "Retrying without BTF",
+    "failed to load: -",
+    "probe_loading",
+];
 
 /// From now on libbpf's warnings are kept.
 pub fn keep() {

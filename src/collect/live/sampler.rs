@@ -7,23 +7,25 @@ use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use libbpf_rs::{Link, ProgramMut};
 use perf_event_open_sys as perf;
 
-use crate::tick::Sampler;
+use crate::collect::privileges::Privileges;
+use crate::tick::{Refusal, Sampler};
 
 /// Sampling on every CPU that is online.
 pub struct Events {
     kind: Sampler,
+    no_cycles: Option<Refusal>,
     links: BTreeMap<u32, Link>,
 }
 
 impl Events {
     /// Starts sampling `rate_hz` times per second on each of `cpus`.
-    pub fn start(program: &ProgramMut<'_>, cpus: &[u32], rate_hz: u32) -> Result<Self, String> {
+    pub fn start(program: &ProgramMut<'_>, cpus: &[u32], rate_hz: u32) -> Result<Self, Refusal> {
         let first = cpus.first().copied().unwrap_or(0);
-        let kind = match open(&Sampler::Cycles(rate_hz), first) {
-            Ok(_) => Sampler::Cycles(rate_hz),
-            Err(_) => Sampler::CpuClock(rate_hz),
+        let (kind, no_cycles) = match open(&Sampler::Cycles(rate_hz), first) {
+            Ok(_) => (Sampler::Cycles(rate_hz), None),
+            Err(error) => (Sampler::CpuClock(rate_hz), Some(refusal("perf_event_open of hardware cycles", &error))),
         };
-        let mut events = Events { kind, links: BTreeMap::new() };
+        let mut events = Events { kind, no_cycles, links: BTreeMap::new() };
         events.follow(program, cpus)?;
         Ok(events)
     }
@@ -33,8 +35,13 @@ impl Events {
         &self.kind
     }
 
+    /// Why it is not hardware cycles, if it is not.
+    pub fn no_cycles(&self) -> Option<Refusal> {
+        self.no_cycles.clone()
+    }
+
     /// Samples on these CPUs from now on: CPUs go and come.
-    pub fn follow(&mut self, program: &ProgramMut<'_>, cpus: &[u32]) -> Result<(), String> {
+    pub fn follow(&mut self, program: &ProgramMut<'_>, cpus: &[u32]) -> Result<(), Refusal> {
         self.links.retain(|cpu, _| cpus.contains(cpu));
         for &cpu in cpus {
             if self.links.contains_key(&cpu) {
@@ -44,11 +51,7 @@ impl Events {
                 Ok(event) => event,
                 // Gone offline since the list was read.
                 Err(error) if error.raw_os_error() == Some(libc::ENODEV) => continue,
-                Err(error) => {
-                    return Err(format!(
-                        "opening a perf event on CPU {cpu} failed: {error}; it needs root or CAP_PERFMON, or kernel.perf_event_paranoid below 1"
-                    ));
-                }
+                Err(error) => return Err(refusal(&format!("opening a perf event on CPU {cpu}"), &error)),
             };
             // The link owns the descriptor from here on, also when attaching fails.
             let link = program
@@ -58,6 +61,10 @@ impl Events {
         }
         Ok(())
     }
+}
+
+fn refusal(what: &str, error: &io::Error) -> Refusal {
+    Privileges::read().explain_perf(what, error.raw_os_error().unwrap_or(libc::EIO))
 }
 
 fn open(kind: &Sampler, cpu: u32) -> io::Result<OwnedFd> {

@@ -8,7 +8,8 @@ use super::maps::Closed;
 use super::skel::sched::types::{acc, place_key, task_rec};
 use super::stacks::Weights;
 use super::wire;
-use crate::tick::{Hist, ProcessFacts, ProcessKey, State, StateNs, ThreadKey, ThreadTick};
+use crate::collect::processes::Leader;
+use crate::tick::{Hist, ProcessKey, State, StateNs, ThreadKey, ThreadTick};
 
 /// Remembered places per thread, as `PLACES` in `src/bpf/sberf.h`.
 const PLACES: usize = 4;
@@ -81,18 +82,6 @@ struct Seen {
     major_faults: u64,
     /// Share of its CPU time outside the kernel, when last known.
     user_share: f32,
-}
-
-/// What of a process the iterator knows, for those who add the rest.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Leader {
-    pub key: ProcessKey,
-    pub ppid: u32,
-    pub uid: u32,
-    pub kernel: bool,
-    pub comm: String,
-    pub rss_bytes: Option<u64>,
-    pub virtual_bytes: Option<u64>,
 }
 
 /// All threads that are known, by key.
@@ -386,24 +375,5 @@ fn leader(key: ProcessKey, task: &task_rec) -> Leader {
         comm: wire::comm(&task.comm),
         rss_bytes: has_mm.then(|| task.rss_pages.saturating_mul(page)),
         virtual_bytes: has_mm.then(|| task.vm_pages.saturating_mul(page)),
-    }
-}
-
-impl Leader {
-    /// Brings facts up to date with what the iterator saw; whether anything changed.
-    pub fn update(&self, facts: &mut ProcessFacts) -> bool {
-        let mut changed = facts.comm != self.comm;
-        if changed {
-            facts.comm.clone_from(&self.comm);
-        }
-        changed |= std::mem::replace(&mut facts.ppid, self.ppid) != self.ppid;
-        changed |= std::mem::replace(&mut facts.uid, self.uid) != self.uid;
-        changed |= std::mem::replace(&mut facts.kernel, self.kernel) != self.kernel;
-        // A process that is ending has given its memory back; what it had last says more.
-        if self.rss_bytes.is_some() {
-            changed |= std::mem::replace(&mut facts.rss_bytes, self.rss_bytes) != self.rss_bytes;
-            changed |= std::mem::replace(&mut facts.virtual_bytes, self.virtual_bytes) != self.virtual_bytes;
-        }
-        changed
     }
 }

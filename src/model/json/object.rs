@@ -6,21 +6,23 @@ use super::cost::{self, CostObject};
 use super::time::rfc3339;
 use crate::model::{IoTotals, Model, Process, Totals};
 use crate::tick::{
-    CpuTick, DiskOp, DiskOpTick, DiskTick, Event, Hist, Life, Loss, NodeTick, ProcessKey, SlowRequest, Span, State,
-    StateNs, ThreadKey,
+    Basis, CpuTick, DiskOp, DiskOpTick, DiskTick, Event, Grade, Hist, Life, Loss, NodeTick, ProcessKey, Session,
+    Signal, SignalKind, SlowRequest, Span, State, StateNs, ThreadKey, is_missing, signal,
 };
 
 #[derive(Serialize)]
 pub struct TickObject<'a> {
     schema: &'static str,
+    basis: &'static str,
+    signals: Signals<'a>,
     span: SpanObject,
     host: HostObject<'a>,
     processes: Vec<ProcessObject<'a>>,
     cpus: Vec<CpuObject>,
     nodes: Vec<NodeObject>,
     disks: Vec<DiskObject<'a>>,
-    slow_requests: Vec<SlowObject<'a>>,
-    events: Vec<EventObject<'a>>,
+    slow_requests: Option<Vec<SlowObject<'a>>>,
+    events: Option<Vec<EventObject<'a>>>,
     losses: Losses<'a>,
     cost: CostObject<'a>,
 }
@@ -63,23 +65,23 @@ struct ProcessObject<'a> {
     on_cpu_user_ns: u64,
     on_cpu_kernel_ns: u64,
     runnable_ns: u64,
-    preempted_ns: u64,
+    preempted_ns: Option<u64>,
     blocked_ns: Blocked,
-    runq_latency: Distribution,
-    off_cpu: Distribution,
-    slice: Distribution,
-    disk: ProcessDisk,
-    node_on_cpu_ns: Vec<u64>,
-    voluntary_switches: u64,
-    involuntary_switches: u64,
-    wakeups: u64,
-    migrations: u64,
+    runq_latency: Option<Distribution>,
+    off_cpu: Option<Distribution>,
+    slice: Option<Distribution>,
+    disk: Option<ProcessDisk>,
+    node_on_cpu_ns: Option<Vec<u64>>,
+    voluntary_switches: Option<u64>,
+    involuntary_switches: Option<u64>,
+    wakeups: Option<u64>,
+    migrations: Option<u64>,
     minor_faults: u64,
     major_faults: u64,
     rss_bytes: Option<u64>,
     virtual_bytes: Option<u64>,
-    samples: u64,
-    stacks_complete: u64,
+    samples: Option<u64>,
+    stacks_complete: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -90,13 +92,13 @@ struct ExitObject {
 
 #[derive(Serialize)]
 struct Blocked {
-    disk: u64,
-    lock: u64,
-    net: u64,
-    pipe: u64,
-    timer: u64,
-    poll: u64,
-    fault: u64,
+    disk: Option<u64>,
+    lock: Option<u64>,
+    net: Option<u64>,
+    pipe: Option<u64>,
+    timer: Option<u64>,
+    poll: Option<u64>,
+    fault: Option<u64>,
     stopped: u64,
     other: u64,
 }
@@ -132,10 +134,10 @@ struct CpuObject {
     softirq_ns: u64,
     steal_ns: u64,
     idle_ns: u64,
-    switches: u64,
-    runnable_ns: u64,
-    runq_latency: Distribution,
-    samples: u64,
+    switches: Option<u64>,
+    runnable_ns: Option<u64>,
+    runq_latency: Option<Distribution>,
+    samples: Option<u64>,
     running: Option<Running>,
     mhz: Option<u32>,
 }
@@ -152,8 +154,8 @@ struct NodeObject {
     on_cpu_ns: u64,
     total_bytes: u64,
     free_bytes: u64,
-    moved_in: u64,
-    moved_out: u64,
+    moved_in: Option<u64>,
+    moved_out: Option<u64>,
     numa_hit_pages: Option<u64>,
     numa_miss_pages: Option<u64>,
 }
@@ -164,7 +166,7 @@ struct DiskObject<'a> {
     major: u32,
     minor: u32,
     in_flight: u64,
-    oldest_ns: u64,
+    oldest_ns: Option<u64>,
     read: OpObject,
     write: OpObject,
     flush: OpObject,
@@ -175,9 +177,9 @@ struct DiskObject<'a> {
 struct OpObject {
     requests: u64,
     bytes: u64,
-    errors: u64,
-    queued: Distribution,
-    device: Distribution,
+    errors: Option<u64>,
+    queued: Option<Distribution>,
+    device: Option<Distribution>,
 }
 
 #[derive(Serialize)]
@@ -216,22 +218,68 @@ impl Serialize for Losses<'_> {
     }
 }
 
+/// How well each kind of knowledge is had, by stable name; empty where the source does not say.
+struct Signals<'a>(&'a [Signal]);
+
+impl Serialize for Signals<'_> {
+    fn serialize<S: serde::Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        out.collect_map(self.0.iter().map(|signal| (signal.kind.key(), signal.grade().name())))
+    }
+}
+
+/// What there is a source for; what is not is `null`, never 0.
+struct Has {
+    /// Every switch of every thread.
+    switches: bool,
+    runq: bool,
+    samples: bool,
+    requests: bool,
+    moves: bool,
+    life: bool,
+    /// CPU time by node.
+    nodes: bool,
+}
+
+impl Has {
+    fn of(session: &Session) -> Self {
+        let has = |kind: SignalKind| !is_missing(&session.signals, kind);
+        let by_bpf = session.basis == Basis::Bpf;
+        Has {
+            switches: by_bpf,
+            runq: has(SignalKind::RunqLatency),
+            samples: has(SignalKind::Samples),
+            requests: signal(&session.signals, SignalKind::DiskLatency)
+                .is_none_or(|disks| disks.grade() == Grade::Full),
+            moves: has(SignalKind::NumaMoves),
+            life: has(SignalKind::LifeEvents),
+            nodes: by_bpf || session.nodes.len() <= 1,
+        }
+    }
+}
+
 /// The newest tick of a model.
 pub fn tick(model: &Model) -> TickObject<'_> {
     let span = model.span().unwrap_or_default();
     let mut processes: Vec<&Process> = model.processes().filter(|process| lived(process, span)).collect();
     processes.sort_unstable_by_key(|process| process.key);
     let slow = model.slow_requests().iter().filter(|request| (span.start_ns..span.end_ns).contains(&request.end_ns));
+    let session = model.session();
+    let has = Has::of(session);
     TickObject {
         schema: "sberf.tick/1",
+        basis: match session.basis {
+            Basis::Bpf => "bpf",
+            Basis::Procfs => "procfs",
+        },
+        signals: Signals(&session.signals),
         span: SpanObject { start_ns: span.start_ns, end_ns: span.end_ns, wall: rfc3339(span.wall_ns) },
         host: host(model),
-        processes: processes.into_iter().map(|process| process_object(model, process)).collect(),
-        cpus: model.cpus().iter().map(|cpu| cpu_object(model, cpu)).collect(),
-        nodes: model.nodes().iter().map(node_object).collect(),
-        disks: model.disks().iter().map(disk_object).collect(),
-        slow_requests: slow.map(slow_object).collect(),
-        events: model.tick_events().map(event_object).collect(),
+        processes: processes.into_iter().map(|process| process_object(model, process, &has)).collect(),
+        cpus: model.cpus().iter().map(|cpu| cpu_object(model, cpu, &has)).collect(),
+        nodes: model.nodes().iter().map(|node| node_object(node, &has)).collect(),
+        disks: model.disks().iter().map(|disk| disk_object(disk, &has)).collect(),
+        slow_requests: has.requests.then(|| slow.map(slow_object).collect()),
+        events: has.life.then(|| model.tick_events().map(event_object).collect()),
         losses: Losses(model.tick_losses()),
         cost: cost::object(model.cost()),
     }
@@ -260,7 +308,7 @@ fn host(model: &Model) -> HostObject<'_> {
     }
 }
 
-fn process_object<'a>(model: &'a Model, process: &'a Process) -> ProcessObject<'a> {
+fn process_object<'a>(model: &'a Model, process: &'a Process, has: &Has) -> ProcessObject<'a> {
     let (facts, tick) = (&process.facts, &process.tick);
     ProcessObject {
         pid: process.key.tgid,
@@ -277,23 +325,23 @@ fn process_object<'a>(model: &'a Model, process: &'a Process) -> ProcessObject<'
         on_cpu_user_ns: tick.ns[State::User],
         on_cpu_kernel_ns: tick.ns[State::Kernel],
         runnable_ns: tick.ns.runnable(),
-        preempted_ns: tick.ns[State::Preempted],
-        blocked_ns: blocked(&tick.ns),
-        runq_latency: distribution(&tick.runq),
-        off_cpu: distribution(&tick.off_cpu),
-        slice: distribution(&tick.slice),
-        disk: process_disk(&process.tick_io),
-        node_on_cpu_ns: node_ns(tick),
-        voluntary_switches: tick.voluntary,
-        involuntary_switches: tick.involuntary,
-        wakeups: tick.wakeups,
-        migrations: tick.migrations,
+        preempted_ns: has.switches.then_some(tick.ns[State::Preempted]),
+        blocked_ns: blocked(&tick.ns, has.switches),
+        runq_latency: has.runq.then(|| distribution(&tick.runq)),
+        off_cpu: has.switches.then(|| distribution(&tick.off_cpu)),
+        slice: has.switches.then(|| distribution(&tick.slice)),
+        disk: has.requests.then(|| process_disk(&process.tick_io)),
+        node_on_cpu_ns: has.nodes.then(|| node_ns(tick)),
+        voluntary_switches: has.switches.then_some(tick.voluntary),
+        involuntary_switches: has.switches.then_some(tick.involuntary),
+        wakeups: has.switches.then_some(tick.wakeups),
+        migrations: has.switches.then_some(tick.migrations),
         minor_faults: tick.minor_faults,
         major_faults: tick.major_faults,
         rss_bytes: facts.rss_bytes,
         virtual_bytes: facts.virtual_bytes,
-        samples: process.samples,
-        stacks_complete: process.samples_complete,
+        samples: has.samples.then_some(process.samples),
+        stacks_complete: has.samples.then_some(process.samples_complete),
     }
 }
 
@@ -302,15 +350,17 @@ fn node_ns(totals: &Totals) -> Vec<u64> {
     if totals.node_ns.is_empty() { vec![totals.ns.on_cpu()] } else { totals.node_ns.clone() }
 }
 
-fn blocked(ns: &StateNs) -> Blocked {
+/// `reasons` are known; otherwise all but what was stopped is `other`.
+fn blocked(ns: &StateNs, reasons: bool) -> Blocked {
+    let of = |state: State| reasons.then_some(ns[state]);
     Blocked {
-        disk: ns[State::Disk],
-        lock: ns[State::Lock],
-        net: ns[State::Net],
-        pipe: ns[State::Pipe],
-        timer: ns[State::Timer],
-        poll: ns[State::Poll],
-        fault: ns[State::Fault],
+        disk: of(State::Disk),
+        lock: of(State::Lock),
+        net: of(State::Net),
+        pipe: of(State::Pipe),
+        timer: of(State::Timer),
+        poll: of(State::Poll),
+        fault: of(State::Fault),
         stopped: ns[State::Stopped],
         other: ns[State::Other],
     }
@@ -339,7 +389,7 @@ fn process_disk(io: &IoTotals) -> ProcessDisk {
     }
 }
 
-fn cpu_object(model: &Model, cpu: &CpuTick) -> CpuObject {
+fn cpu_object(model: &Model, cpu: &CpuTick, has: &Has) -> CpuObject {
     let pid = |thread: ThreadKey| model.thread(thread).map(|thread| thread.process.tgid);
     CpuObject {
         id: cpu.id,
@@ -350,33 +400,34 @@ fn cpu_object(model: &Model, cpu: &CpuTick) -> CpuObject {
         softirq_ns: cpu.softirq_ns,
         steal_ns: cpu.steal_ns,
         idle_ns: cpu.idle_ns,
-        switches: cpu.switches,
-        runnable_ns: cpu.runnable_ns,
-        runq_latency: distribution(&cpu.runq),
-        samples: cpu.samples,
+        switches: has.switches.then_some(cpu.switches),
+        runnable_ns: has.switches.then_some(cpu.runnable_ns),
+        runq_latency: has.runq.then(|| distribution(&cpu.runq)),
+        samples: has.samples.then_some(cpu.samples),
         running: cpu.running.map(|thread| Running { tid: thread.tid, pid: pid(thread) }),
         mhz: cpu.mhz,
     }
 }
 
-fn node_object(node: &NodeTick) -> NodeObject {
+fn node_object(node: &NodeTick, has: &Has) -> NodeObject {
     NodeObject {
         id: node.id,
         on_cpu_ns: node.on_cpu_ns,
         total_bytes: node.total_bytes,
         free_bytes: node.free_bytes,
-        moved_in: node.moved_in,
-        moved_out: node.moved_out,
+        moved_in: has.moves.then_some(node.moved_in),
+        moved_out: has.moves.then_some(node.moved_out),
         numa_hit_pages: node.numa_hit,
         numa_miss_pages: node.numa_miss,
     }
 }
 
-fn disk_object(disk: &DiskTick) -> DiskObject<'_> {
+fn disk_object<'a>(disk: &'a DiskTick, has: &Has) -> DiskObject<'a> {
     let op = |op: DiskOp| {
         let DiskOpTick { requests, bytes, errors, queued, device, .. } = &disk.ops[op as usize];
-        let (queued, device) = (distribution(queued), distribution(device));
-        OpObject { requests: *requests, bytes: *bytes, errors: *errors, queued, device }
+        let of = |hist: &Hist| has.requests.then(|| distribution(hist));
+        let (queued, device) = (of(queued), of(device));
+        OpObject { requests: *requests, bytes: *bytes, errors: has.requests.then_some(*errors), queued, device }
     };
     let (major, minor) = numbers(disk.dev);
     DiskObject {
@@ -384,7 +435,7 @@ fn disk_object(disk: &DiskTick) -> DiskObject<'_> {
         major,
         minor,
         in_flight: disk.in_flight,
-        oldest_ns: disk.oldest_ns,
+        oldest_ns: has.requests.then_some(disk.oldest_ns),
         read: op(DiskOp::Read),
         write: op(DiskOp::Write),
         flush: op(DiskOp::Flush),

@@ -234,7 +234,7 @@ impl Model {
                 (self.totals(key, window).ns, std::borrow::Cow::Owned(stacks))
             }
         };
-        Some(Owner { group: None, kernel: entry.process.facts.kernel, exact, stacks })
+        Some(Owner { group: None, kernel: entry.process.facts.kernel || self.waits_have_no_reasons(), exact, stacks })
     }
 
     fn group_owners(&self, window: Window) -> Vec<Owner<'_>> {
@@ -256,7 +256,7 @@ impl Model {
                     std::borrow::Cow::Owned(by_group.remove(&number).unwrap_or_default()),
                 ),
             };
-            Owner { group: Some(number), kernel: group.kernel, exact, stacks }
+            Owner { group: Some(number), kernel: group.kernel || self.waits_have_no_reasons(), exact, stacks }
         });
         owners.collect()
     }

@@ -1,7 +1,7 @@
 //! Rows of place 4 as text: disks, who asked, slow requests.
 
 use crate::model::{Model, Process};
-use crate::tick::{DiskOp, DiskTick, Hist, ProcessKey, SlowRequest};
+use crate::tick::{DiskOp, DiskTick, Grade, Hist, ProcessKey, SignalKind, SlowRequest, signal};
 use crate::ui::format;
 use crate::ui::table::Column;
 
@@ -24,6 +24,15 @@ pub const COLUMNS: [Column; 15] = [
     Column { head: "errors/s", width: 8, extra: 0, drop: 7, right: true },
 ];
 
+/// What the kernel's own counters do not tell.
+const UNCOUNTED: [&str; 7] = ["queue p99", "device p50", "p99", "max", "oldest", "size p50", "errors/s"];
+
+/// Requests are counted, not timed.
+fn has_counts_only(model: &Model) -> bool {
+    let disks = signal(&model.session().signals, SignalKind::DiskLatency);
+    disks.is_some_and(|disks| disks.grade() == Grade::Reduced)
+}
+
 /// Text of a cell.
 pub fn disk_text(disk: &DiskTick, column: usize, model: &Model) -> String {
     let per_s = |count: u64| count as f64 / seconds(model);
@@ -34,7 +43,11 @@ pub fn disk_text(disk: &DiskTick, column: usize, model: &Model) -> String {
         disk.ops.iter().for_each(|op| all.merge(of(op)));
         all
     };
-    match COLUMNS[column].head {
+    let head = COLUMNS[column].head;
+    if UNCOUNTED.contains(&head) && has_counts_only(model) {
+        return format::OFF.into();
+    }
+    match head {
         "disk" => disk.name.clone(),
         "r/s" => format::rate(per_s(op(DiskOp::Read).requests)),
         "w/s" => format::rate(per_s(op(DiskOp::Write).requests)),

@@ -18,7 +18,7 @@ impl ProcessesPane {
         let frame = self.frame(model, theme);
         self.draw_legend(&frame, parts.legend, buf);
         self.draw_summary(model, theme, parts.summary, buf);
-        self.draw_heads(theme, parts.heads, buf);
+        self.draw_heads(model, theme, parts.heads, buf);
         for (nth, at) in self.cursor.shown(self.rows.len()).enumerate() {
             self.draw_row(at, &frame, draw::line(parts.rows, nth as u16), buf);
         }
@@ -50,7 +50,7 @@ impl ProcessesPane {
         let frame = self.frame(model, &theme);
         let subject = id.subject(model)?;
         let text = |field: Field| match field {
-            Field::Bar => copy::bar(&subject.totals().ns, subject.process.facts.kernel),
+            Field::Bar => copy::bar(&subject.totals().ns, subject.rests),
             Field::Command => match subject.thread {
                 Some(thread) => thread.comm.clone(),
                 None => label::command(subject.process, true, copy::LONGEST_BYTES),
@@ -115,10 +115,14 @@ impl ProcessesPane {
         draw::put_right(buf, right, basis, theme.dim());
     }
 
-    fn draw_heads(&self, theme: &Theme, area: Rect, buf: &mut Buffer) {
+    fn draw_heads(&self, model: &Model, theme: &Theme, area: Rect, buf: &mut Buffer) {
         let column = FIELDS.iter().position(|&field| field == self.selection.sort).unwrap_or(0);
         let sorted = Sorted { column, descending: self.selection.descending };
         table::heads(buf, area, &self.columns(), &self.slots, sorted, (theme.header(), theme.accent()));
+        for slot in self.slots.iter().filter(|slot| FIELDS[slot.column].has_no_source(model.session())) {
+            let head = Rect { x: area.x + slot.x, width: slot.width, ..area };
+            buf.set_style(head.intersection(area), theme.dim());
+        }
     }
 
     fn draw_row(&self, at: usize, frame: &Frame<'_>, line: Rect, buf: &mut Buffer) {
@@ -184,8 +188,7 @@ const LEGEND: &[&[State]] = &[
 
 fn draw_bar(subject: Subject<'_>, frame: &Frame<'_>, line: Rect, slot: Slot, buf: &mut Buffer) {
     let area = Rect { x: line.x + slot.x, width: slot.width, ..line };
-    let kernel = subject.process.facts.kernel;
-    bar::render(&subject.totals().ns, kernel, frame.idle, frame.theme, area.intersection(line), buf);
+    bar::render(&subject.totals().ns, subject.rests, frame.idle, frame.theme, area.intersection(line), buf);
 }
 
 fn draw_command(row: &Row, subject: Subject<'_>, frame: &Frame<'_>, line: Rect, slot: Slot, buf: &mut Buffer) {

@@ -4,7 +4,7 @@ use ratatui::style::Style;
 
 use super::label;
 use crate::model::{Model, Process, Thread, Totals, is_idle_wait};
-use crate::tick::{State, StateNs};
+use crate::tick::{Basis, Grade, Session, Signal, SignalKind, State, StateNs, signal};
 use crate::ui::table::Column;
 use crate::ui::{Theme, format};
 
@@ -103,6 +103,20 @@ impl Field {
         }
     }
 
+    /// Nothing tells it on this machine; help says why.
+    pub fn has_no_source(self, session: &Session) -> bool {
+        let by_procfs = session.basis == Basis::Procfs;
+        let grade = |kind| signal(&session.signals, kind).map(Signal::grade);
+        match self {
+            Field::RunqP50 | Field::RunqP99 | Field::RunqMax => grade(SignalKind::RunqLatency) == Some(Grade::Missing),
+            Field::Disk | Field::DiskP99 => grade(SignalKind::DiskLatency) >= Some(Grade::Reduced),
+            Field::Stacks => grade(SignalKind::Samples) == Some(Grade::Missing),
+            Field::Blocked | Field::Switches => by_procfs,
+            Field::Nodes => by_procfs && session.nodes.len() > 1,
+            _ => false,
+        }
+    }
+
     /// Numbers start with the largest, names and PIDs with the smallest.
     pub const fn descending_first(self) -> bool {
         !matches!(self, Field::Pid | Field::User | Field::Command)
@@ -114,12 +128,15 @@ impl Field {
 pub struct Subject<'a> {
     pub process: &'a Process,
     pub thread: Option<&'a Thread>,
+    /// Its waits count as idle unless they are of those that never are: it belongs to the kernel, or nobody says what it
+    /// waits for.
+    pub rests: bool,
 }
 
 impl<'a> Subject<'a> {
-    /// A process.
-    pub fn process(process: &'a Process) -> Self {
-        Subject { process, thread: None }
+    /// A process, or one thread of it.
+    pub fn of(model: &Model, process: &'a Process, thread: Option<&'a Thread>) -> Self {
+        Subject { process, thread, rests: process.facts.kernel || model.waits_have_no_reasons() }
     }
 
     /// Sums of the newest tick in which it lived.
@@ -137,8 +154,7 @@ impl<'a> Subject<'a> {
     }
 
     fn blocked(&self) -> u64 {
-        let kernel = self.process.facts.kernel;
-        reasons(&self.totals().ns, kernel, false).map(|(_, ns)| ns).sum()
+        reasons(&self.totals().ns, self.rests, false).map(|(_, ns)| ns).sum()
     }
 }
 
@@ -221,10 +237,13 @@ impl Frame<'_> {
 
 /// The text of a cell and how it looks; the bar is drawn by its own. Blank: not measured, or not of a thread.
 pub fn cell(field: Field, subject: Subject<'_>, frame: &Frame<'_>, width: usize) -> (String, Style) {
-    let Subject { process, thread } = subject;
+    let Subject { process, thread, .. } = subject;
     let totals = subject.totals();
     let plain = frame.theme.text();
     let of_process = |text: String| if thread.is_some() { String::new() } else { text };
+    if field.has_no_source(frame.model.session()) {
+        return (format::OFF.into(), frame.theme.dim());
+    }
     let text = match field {
         Field::Pid => subject.id().to_string(),
         Field::User => label::user(frame.model, process.facts.uid),
@@ -271,7 +290,7 @@ fn runq(totals: &Totals, frame: &Frame<'_>, quantile: f64) -> String {
 
 /// The largest reasons, as many as fit: `disk 61% net 12%`, of the wall time of its threads.
 fn blocked_cell(subject: Subject<'_>, frame: &Frame<'_>, width: usize) -> (String, Style) {
-    let (ns, kernel) = (&subject.totals().ns, subject.process.facts.kernel);
+    let (ns, kernel) = (&subject.totals().ns, subject.rests);
     let mut reasons: Vec<(State, u64)> = reasons(ns, kernel, frame.idle).collect();
     reasons.sort_by_key(|&(state, ns)| (std::cmp::Reverse(ns), state));
     let Some(&(largest, _)) = reasons.first() else {

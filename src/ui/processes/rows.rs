@@ -28,10 +28,8 @@ impl RowId {
     /// What the row is about; `None` when the model has let go of it.
     pub fn subject(self, model: &Model) -> Option<Subject<'_>> {
         match self {
-            RowId::Process(key) => model.process(key).map(Subject::process),
-            RowId::Thread(key, thread) => {
-                Some(Subject { process: model.process(key)?, thread: Some(model.thread(thread)?) })
-            }
+            RowId::Process(key) => Some(Subject::of(model, model.process(key)?, None)),
+            RowId::Thread(key, thread) => Some(Subject::of(model, model.process(key)?, Some(model.thread(thread)?))),
         }
     }
 }
@@ -124,7 +122,7 @@ fn sorted<'a>(model: &'a Model, selection: &Selection) -> Vec<&'a Process> {
     let mut valued: Vec<(Value, &Process)> = model
         .processes()
         .filter(|process| passes(process))
-        .map(|process| (value(selection.sort, Subject::process(process), model), process))
+        .map(|process| (value(selection.sort, Subject::of(model, process, None), model), process))
         .collect();
     order(&mut valued, selection.descending, |process| process.key.tgid);
     valued.into_iter().map(|(_, process)| process).collect()
@@ -159,7 +157,7 @@ fn push_process(
     }
     let mut valued: Vec<_> = threads
         .into_iter()
-        .map(|thread| (value(selection.sort, Subject { process, thread: Some(thread) }, model), thread))
+        .map(|thread| (value(selection.sort, Subject::of(model, process, Some(thread)), model), thread))
         .collect();
     order(&mut valued, selection.descending, |thread| thread.key.tid);
     for (_, thread) in valued {

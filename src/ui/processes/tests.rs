@@ -7,7 +7,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
 use crate::model::{Model, TreeLens};
-use crate::tick::{LensStatus, ProcessFacts, State};
+use crate::tick::{Basis, LensStatus, Origin, ProcessFacts, Refusal, Signal, SignalKind, Standing, State};
 use crate::ui::app::{App, Options};
 use crate::ui::fixture::{self, MS, busy, facts, model, model_of, thread, tick};
 use crate::ui::theme::{Background, Depth};
@@ -358,6 +358,35 @@ fn lenses_that_are_off_show_as_question_marks_and_in_help() {
     assert!(line.matches(" ?").count() >= 2, "{line}");
     screen.keys("?");
     assert!(screen.draw().iter().any(|line| line.contains("sched") && line.contains(why)));
+}
+
+#[test]
+fn without_bpf_columns_are_dim_and_help_says_why() {
+    let refused = Refusal::new("CAP_BPF missing", "run setcap");
+    let signal = |kind, standing| {
+        let sources = vec![Origin { name: "x".into(), whole: true, standing }];
+        Signal { kind, sources, nothing: None }
+    };
+    let mut session = fixture::session();
+    session.basis = Basis::Procfs;
+    session.signals = vec![
+        signal(SignalKind::StateTime, Standing::InUse { less: Some(Refusal::new("no reasons", "")) }),
+        signal(SignalKind::RunqLatency, Standing::Refused(refused.clone())),
+        signal(SignalKind::Samples, Standing::Refused(refused)),
+        signal(SignalKind::KernelNames, Standing::InUse { less: None }),
+    ];
+    let mut model = Model::new(session, crate::model::Limits::default());
+    model.apply(busy(1));
+    let mut screen = Screen::new(model, 130, 30);
+    let lines = screen.draw();
+    assert!(lines[0].contains("procfs only, ? says why") && !lines[0].contains("stacks"), "{}", lines[0]);
+    assert!(lines[5].matches(" ?").count() >= 2, "run-queue latency, blocked: {}", lines[5]);
+    screen.keys("?");
+    let lines = screen.draw();
+    let off = lines.iter().position(|line| line.contains("run-queue latency, on-CPU samples")).unwrap();
+    assert!(lines[off + 1].contains("CAP_BPF missing") && lines[off + 2].contains("run setcap"), "{lines:?}");
+    assert!(lines.iter().any(|line| line.contains("time by state (reduced)")));
+    assert!(!lines.iter().any(|line| line.contains("kernel names")), "what works is not listed");
 }
 
 #[test]

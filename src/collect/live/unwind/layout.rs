@@ -11,20 +11,19 @@ const NODES: [(&str, &str, usize); 2] = [("maple_range_64", "pivot", 15), ("mapl
 /// # Errors
 /// Why it cannot be walked here, for people.
 pub fn check() -> Result<(), String> {
-    const INSTEAD: &str = "user stacks are walked by frame pointers instead";
     if !cfg!(target_arch = "x86_64") {
-        return Err(format!("tables are made for x86-64 only so far; {INSTEAD}"));
+        return Err("tables are made for x86-64 only so far".to_owned());
     }
-    let btf = Btf::from_vmlinux().map_err(|error| format!("reading the kernel's types failed: {error}; {INSTEAD}"))?;
+    let btf = Btf::from_vmlinux().map_err(|error| format!("reading the kernel's types failed: {error}"))?;
     for (node, array, expected) in NODES {
         match elements(&btf, node, array) {
             None => {
                 let what = "this kernel does not keep mappings in a maple tree, as kernels from 6.1 on do";
-                return Err(format!("{what}; {INSTEAD}"));
+                return Err(what.to_owned());
             }
             Some(found) if found != expected => {
                 let what = format!("a node of the kernel's tree of mappings has {found} pivots, not {expected}");
-                return Err(format!("{what}; {INSTEAD}"));
+                return Err(what);
             }
             Some(_) => {}
         }

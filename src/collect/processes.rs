@@ -1,13 +1,24 @@
-//! Facts of processes: what the task iterator says at each tick, joined with what procfs says now and then.
+//! Facts of processes: what a look at all threads says at each tick, joined with what procfs says now and then.
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::tasks::Leader;
-use crate::collect::facts::Facts;
+use super::facts::Facts;
 use crate::tick::{Event, Life, ProcessFacts, ProcessKey};
 
 /// Ticks between two comparisons of the task iterator with procfs.
 const RECONCILE_EVERY: u64 = 60;
+
+/// What of a process a look at all threads knows, for those who add the rest.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Leader {
+    pub key: ProcessKey,
+    pub ppid: u32,
+    pub uid: u32,
+    pub kernel: bool,
+    pub comm: String,
+    pub rss_bytes: Option<u64>,
+    pub virtual_bytes: Option<u64>,
+}
 
 /// All processes that are known.
 pub struct Processes {
@@ -140,5 +151,24 @@ impl Processes {
         let (hidden, told) = self.hidden;
         self.hidden.1 = told.max(hidden);
         hidden.saturating_sub(told)
+    }
+}
+
+impl Leader {
+    /// Brings facts up to date with what the iterator saw; whether anything changed.
+    pub fn update(&self, facts: &mut ProcessFacts) -> bool {
+        let mut changed = facts.comm != self.comm;
+        if changed {
+            facts.comm.clone_from(&self.comm);
+        }
+        changed |= std::mem::replace(&mut facts.ppid, self.ppid) != self.ppid;
+        changed |= std::mem::replace(&mut facts.uid, self.uid) != self.uid;
+        changed |= std::mem::replace(&mut facts.kernel, self.kernel) != self.kernel;
+        // A process that is ending has given its memory back; what it had last says more.
+        if self.rss_bytes.is_some() {
+            changed |= std::mem::replace(&mut facts.rss_bytes, self.rss_bytes) != self.rss_bytes;
+            changed |= std::mem::replace(&mut facts.virtual_bytes, self.virtual_bytes) != self.virtual_bytes;
+        }
+        changed
     }
 }
