@@ -6,13 +6,15 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 SBERF := $(TARGET_DIR)/release/sberf
 ROOT := $(if $(filter-out 0,$(shell id -u)),sudo)
 ARGS ?=
+PREFIX ?= /usr/local
+export PREFIX DESTDIR
 TRIPLE = $(shell rustc -vV | sed -n 's/^host: //p' | tr a-z- A-Z_)
 
 # rustup installs here, and a fresh shell (or sudo) may not know yet.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help top build test test-kernels lint fmt bench screenshot demo readme rust deps clean
+.PHONY: help top build install uninstall test test-kernels lint fmt bench screenshot demo readme rust deps clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -23,6 +25,13 @@ top: build ## build, then start `sberf top`
 build: rust deps ## a release binary
 	@$(CARGO) build --release --locked
 	@echo "built $(SBERF)"
+
+install: ## program, manual pages, completions to PREFIX (/usr/local); asks before it sets capabilities
+	@[ -x $(SBERF) ] || $(MAKE) --no-print-directory build
+	@scripts/install.sh install $(SBERF)
+
+uninstall: ## remove them again
+	@scripts/install.sh uninstall
 
 test: ## formatting, lints and every test; those on the live kernel as root
 	@scripts/rust.sh rustfmt clippy

@@ -623,3 +623,43 @@ fn live() {
     }
     assert!(batches > 0);
 }
+
+/// As a user who may nothing, the binary copied to where that user can reach it.
+#[test]
+fn without_any_privilege_the_screen_lives_and_says_what_it_lacks() {
+    if !rustix::process::geteuid().is_root() {
+        return println!("skipped: needs root, to become nobody");
+    }
+    let dir = common::demo();
+    let open = |path: &std::path::Path| {
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    };
+    std::fs::copy(env!("CARGO_BIN_EXE_sberf"), dir.path().join("sberf")).unwrap();
+    [dir.path(), &dir.path().join("sberf")].into_iter().for_each(open);
+    let nobody = "setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps=-all";
+    if !std::process::Command::new("sh")
+        .args(["-c", &format!("{nobody} ./sberf --version")])
+        .current_dir(dir.path())
+        .status()
+        .is_ok_and(|status| status.success())
+    {
+        return println!("skipped: setpriv cannot make a process of nobody here");
+    }
+    let mut terminal = Terminal::start_shell(&format!("exec {nobody} ./sberf top -d 0.2"), dir.path(), (40, 140));
+    terminal.wait_for("procfs only, ? says why");
+    terminal.wait_for("sh");
+    terminal.press(b"?");
+    terminal.wait_for("CAP_BPF, CAP_PERFMON missing");
+    terminal.wait_for("time by state (reduced)");
+    terminal.press(OUT);
+    // Every place, and a process with each of its panes, draws what there is.
+    for place in [&b"2"[..], b"3", b"4", b"5", b"1\r", b"\t", b"\t", b"\t", b"\t", b"\t", b"\t"] {
+        terminal.press(place);
+        terminal.settle(Duration::from_millis(50));
+        assert!(terminal.is_running());
+    }
+    terminal.wait_for("procfs only");
+    terminal.press(b"\x1b\x1b");
+    terminal.press(b"qq");
+    assert!(terminal.end().success());
+}

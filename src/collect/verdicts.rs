@@ -53,7 +53,7 @@ pub fn with_bpf(found: &Found) -> Vec<Signal> {
         only(SignalKind::BlockedStacks, "sched_switch (BPF)", &found.blocked),
         signal(
             SignalKind::DiskLatency,
-            [source("block_rq_* (BPF)", true, &found.block), unused("diskstats: counts and bytes", NO_MIX)],
+            [source("block_rq_* (BPF)", true, &found.block), source("diskstats: counts and bytes", false, &None)],
         ),
         numa_moves(&found.numa, found.one_node),
         only(SignalKind::LifeEvents, "sched_process_* (BPF)", &found.life),
@@ -103,8 +103,6 @@ fn numa_moves(refusal: &Option<Refusal>, one_node: bool) -> Signal {
     }
 }
 
-const NO_MIX: &str = "only used where no BPF program can be loaded";
-
 /// The first source that works is in use, the others after it are spare.
 fn signal<const N: usize>(kind: SignalKind, sources: [Origin; N]) -> Signal {
     let mut sources = Vec::from(sources);
@@ -129,10 +127,6 @@ fn source(name: &str, whole: bool, refusal: &Option<Refusal>) -> Origin {
 
 fn spare(name: &str, whole: bool) -> Origin {
     Origin { name: name.into(), whole, standing: Standing::Spare }
-}
-
-fn unused(name: &str, why: &str) -> Origin {
-    Origin { name: name.into(), whole: false, standing: Standing::Refused(Refusal::new(why, "")) }
 }
 
 /// Tables are made of the files of a process, which must be opened for that.

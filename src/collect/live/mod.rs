@@ -46,6 +46,7 @@ use super::host::{self, Identity};
 use super::modules::Resolver;
 use super::nodes::nodes;
 use super::processes::{Leader, Processes};
+use super::procfs_only::DiskStats;
 use super::symbols::{self, Debuginfod, SymbolWorker, kernel_symbols_off};
 use super::watched::Watched;
 use super::{Request, Source, SourceError, verdicts};
@@ -122,6 +123,8 @@ pub struct Live {
     flip: FlipPage,
     sampling: Option<sampler::Events>,
     disks: Option<disks::Disks>,
+    /// Where block requests cannot be watched, they are counted by the kernel.
+    disk_stats: Option<DiskStats>,
     tasks: Tasks,
     stacks: Stacks,
     resolver: Resolver,
@@ -195,6 +198,7 @@ impl Live {
             next_tick: Instant::now() + options.interval.min(FIRST_TICK),
             rings,
             flip,
+            disk_stats: disks.is_none().then(DiskStats::new),
             disks,
             sampling: None,
             tasks: Tasks::default(),
@@ -501,7 +505,10 @@ impl Live {
     }
 
     fn take_disks(&mut self, closed: Closed, tick: &mut Tick, losses: &mut Losses) -> Result<(), SourceError> {
-        let (Some(disks), Some(block)) = (&mut self.disks, &self.objects.block) else { return Ok(()) };
+        let (Some(disks), Some(block)) = (&mut self.disks, &self.objects.block) else {
+            tick.disks = self.disk_stats.as_mut().map_or_else(Vec::new, DiskStats::read);
+            return Ok(());
+        };
         let machine = &mut self.machine;
         let harvest = disks
             .harvest(block, closed.generation, |dev| machine.disk_name(dev))

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use rustix::time::ClockId;
 
-use self::disks::DiskStats;
+pub(super) use self::disks::DiskStats;
 use self::threads::Threads;
 use super::cpus::{CpuTimes, Frequencies, online};
 use super::host::{self, Gauges, Identity, OwnCost};

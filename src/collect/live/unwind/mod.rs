@@ -9,7 +9,6 @@
 mod aside;
 mod budget;
 mod busiest;
-mod chunks;
 mod filler;
 mod finish;
 pub mod layout;
