@@ -91,6 +91,14 @@ pub struct Observe {
     #[arg(long, value_name = "HOW", default_value = "table")]
     pub unwind: Unwind,
 
+    /// CPU time that sberf may take, in percent of the machine's; 100: as much as it does
+    ///
+    /// Above it for three ticks, what costs most is stepped down: blocked stacks (as --walks), then the rate of samples, each
+    /// of which then counts for several; as it is, the screen and `governor` in the JSON say so. Totals are never given up, and
+    /// what was is taken back when there is room. Making tables and finding names is not counted: it has a budget of its own.
+    #[arg(long, value_name = "PERCENT", default_value = "1", value_parser = overhead)]
+    pub max_overhead: f64,
+
     /// Length of a tick, in seconds, 0.1 to 60
     ///
     /// All numbers on a screen are of one tick, or of several. Shorter ticks cost more: sberf's own share is on the
@@ -293,6 +301,13 @@ fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
+fn overhead(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(percent) if (0.01..=100.0).contains(&percent) => Ok(percent),
+        _ => Err("0.01 to 100 percent".into()),
+    }
+}
+
 fn interval(text: &str) -> Result<Duration, String> {
     match seconds(text)? {
         seconds if (0.1..=60.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
@@ -327,6 +342,10 @@ mod tests {
         }
         for bad in ["0", "0.09", "60.1", "-1", "nan", "inf", "1s", ""] {
             assert!(interval(bad).is_err(), "{bad}");
+        }
+        assert_eq!(overhead("0.5"), Ok(0.5));
+        for bad in ["0", "100.1", "-1", "nan", "1%"] {
+            assert!(overhead(bad).is_err(), "{bad}");
         }
         assert!(duration("0").is_err());
         assert_eq!(duration("0.5"), Ok(Duration::from_millis(500)));

@@ -68,7 +68,14 @@ fn open(args: &Export) -> Result<Open, Failure> {
         }
         None => {
             let interval = Duration::from_secs(1).min(args.duration.unwrap_or(Duration::MAX));
-            let observe = Observe { pids, rate_hz: args.rate_hz, walks: WALKS_PER_S, unwind: Unwind::Table, interval };
+            let observe = Observe {
+                pids,
+                rate_hz: args.rate_hz,
+                walks: WALKS_PER_S,
+                unwind: Unwind::Table,
+                max_overhead: 100.0,
+                interval,
+            };
             match args.format {
                 Format::Folded => source::live_by_bpf(&observe),
                 Format::Json => source::live(&observe, None, false),

@@ -40,6 +40,7 @@ fn options(observe: &Observe, follow: Option<u32>) -> Result<LiveOptions, Failur
         pids: observe.pids.clone(),
         follow,
         walks_per_s: observe.walks,
+        max_overhead: (observe.max_overhead < 100.0).then_some(observe.max_overhead / 100.0),
         by_tables: observe.unwind == Unwind::Table,
         command: std::env::args().collect::<Vec<_>>().join(" "),
         ..LiveOptions::default()

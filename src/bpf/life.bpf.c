@@ -40,7 +40,7 @@ int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 
 	if (child->pid == child->tgid)
 		tell(child, LIFE_FORK, parent->tgid, 0);
-	timed(PROG_FORK, began, true);
+	timed(child->pid == child->tgid ? PROG_FORK : PROG_THREAD, began, true);
 	return 0;
 }
 

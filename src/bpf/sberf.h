@@ -80,6 +80,7 @@ enum program {
 	PROG_WALK,
 	PROG_SAMPLE,
 	PROG_FORK,
+	PROG_THREAD, /* the same program: not a process, a thread */
 	PROG_EXEC,
 	PROG_EXIT,
 	PROG_IO_START,

@@ -39,6 +39,17 @@ pub struct CpuTimes {
     stat: Option<Reread>,
     last: FxHashMap<u32, Counters>,
     backwards: u64,
+    counters: Option<StatCounters>,
+    last_counters: Option<StatCounters>,
+}
+
+/// Counters of the whole machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StatCounters {
+    /// Context switches.
+    pub switches: u64,
+    /// Threads and processes that were made.
+    pub forks: u64,
 }
 
 impl CpuTimes {
@@ -46,17 +57,27 @@ impl CpuTimes {
     pub fn new() -> Self {
         // Each line of a CPU is below 250 bytes, what follows them is not needed.
         let stat = Reread::open("/proc/stat", 4 << 20).ok();
-        let mut times = CpuTimes { stat, last: FxHashMap::default(), backwards: 0 };
+        let mut times =
+            CpuTimes { stat, last: FxHashMap::default(), backwards: 0, counters: None, last_counters: None };
         times.read();
         times
     }
 
     /// Time of every online CPU since the last reading, by rising id. A CPU that came online since is left out once.
     pub fn read(&mut self) -> Vec<CpuTime> {
-        match self.stat.as_mut().and_then(Reread::read).map(parse_stat) {
-            Some(now) => self.since(now),
+        match self.stat.as_mut().and_then(Reread::read).map(|text| (parse_stat(text), parse_counters(text))) {
+            Some((now, counters)) => {
+                self.counters = difference(counters, self.last_counters);
+                self.last_counters = counters;
+                self.since(now)
+            }
             None => Vec::new(),
         }
+    }
+
+    /// What the last reading counted beyond the one before; `None` if either could not be read.
+    pub fn counters(&self) -> Option<StatCounters> {
+        self.counters
     }
 
     /// How many counters went backwards since the last call (idle and iowait do in some kernels); they counted as 0.
@@ -87,6 +108,20 @@ impl Default for CpuTimes {
     fn default() -> Self {
         Self::new()
     }
+}
+
+fn difference(now: Option<StatCounters>, last: Option<StatCounters>) -> Option<StatCounters> {
+    let (now, last) = (now?, last?);
+    Some(StatCounters {
+        switches: now.switches.saturating_sub(last.switches),
+        forks: now.forks.saturating_sub(last.forks),
+    })
+}
+
+/// The lines `ctxt` and `processes`.
+fn parse_counters(text: &str) -> Option<StatCounters> {
+    let value = |name: &str| text.lines().rev().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    Some(StatCounters { switches: value("ctxt ")?, forks: value("processes ")? })
 }
 
 fn parse_stat(text: &str) -> Vec<(u32, Counters)> {
@@ -168,7 +203,7 @@ mod tests {
         "cpu  9 9 9 9 9 9 9 9 0 0\ncpu0 10 1 5 100 7 2 3 4 0 0\ncpu3 1 0 0 50 0 0 0 0 0 0\nintr 5 cpu9\nctxt 7\n";
 
     fn times() -> CpuTimes {
-        CpuTimes { stat: None, last: FxHashMap::default(), backwards: 0 }
+        CpuTimes { stat: None, last: FxHashMap::default(), backwards: 0, counters: None, last_counters: None }
     }
 
     #[test]
@@ -213,6 +248,16 @@ mod tests {
         assert_eq!(parse_list("3,1,1-2"), [1, 2, 3]);
         assert!(parse_list("").is_empty());
         assert!(parse_list("5-1,a-b,-,0-4294967295,4294967296").is_empty());
+    }
+
+    #[test]
+    fn counters_of_the_whole_machine() {
+        let text = "cpu0 1 2 3 4 5 6 7 8\nintr 5 0\nctxt 1234\nbtime 9\nprocesses 77\nprocs_running 1\n";
+        let counters = parse_counters(text);
+        assert_eq!(counters, Some(StatCounters { switches: 1234, forks: 77 }));
+        let later = Some(StatCounters { switches: 1300, forks: 70 });
+        assert_eq!(difference(later, counters), Some(StatCounters { switches: 66, forks: 0 }));
+        assert_eq!((difference(later, None), parse_counters("ctxt 5\n")), (None, None));
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! All the input there is: a live kernel, by BPF or by procfs alone, a capture file, or an invented machine. Each is a [`Source`] of batches.
 
 pub mod capture;
+mod checks;
 pub mod cpus;
 pub mod disks;
+mod diskstats;
 pub mod facts;
 pub mod host;
 pub mod invented;
@@ -19,6 +21,8 @@ pub mod unwind;
 mod demangle;
 mod dwarf;
 mod files;
+mod governor;
+mod hidden;
 mod intern;
 mod kernel;
 mod mappings;

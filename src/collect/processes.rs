@@ -28,6 +28,7 @@ pub struct Processes {
     tick: u64,
     /// Threads that procfs has and the iterator does not show: as last compared, and as told.
     hidden: (u64, u64),
+    hidden_tids: Vec<u32>,
 }
 
 struct Entry {
@@ -45,6 +46,7 @@ impl Processes {
             changed: FxHashSet::default(),
             tick: 0,
             hidden: (0, 0),
+            hidden_tids: Vec::new(),
         }
     }
 
@@ -115,7 +117,8 @@ impl Processes {
             self.changed.insert(key);
         }
         if let Some(hidden) = news.hidden {
-            self.hidden.0 = hidden;
+            self.hidden.0 = hidden.len() as u64;
+            self.hidden_tids = hidden;
         }
     }
 
@@ -144,6 +147,11 @@ impl Processes {
         if self.tick % RECONCILE_EVERY == 1 {
             self.facts.reconcile(tids.collect(), boot_ns);
         }
+    }
+
+    /// Threads that procfs has and the iterator did not show when they were compared last.
+    pub fn hidden(&self) -> &[u32] {
+        &self.hidden_tids
     }
 
     /// Threads that procfs has and the iterator does not show, beyond those told of before.

@@ -7,11 +7,11 @@ use super::mappings::{ns_per_clock_tick, start_ticks};
 /// Threads that began so shortly before the list was made may have missed it.
 const FORGIVEN_NS: u64 = 100_000_000;
 
-/// How many threads procfs has that `tids` lacks and that began well before `at_ns` (CLOCK_BOOTTIME ns).
-pub fn hidden_threads(mut tids: Vec<u32>, at_ns: u64) -> u64 {
+/// Threads that procfs has, that `tids` lacks and that began well before `at_ns` (CLOCK_BOOTTIME ns).
+pub fn hidden_threads(mut tids: Vec<u32>, at_ns: u64) -> Vec<u32> {
     tids.sort_unstable();
     let missing = all_threads().into_iter().filter(|tid| tids.binary_search(tid).is_err());
-    missing.filter(|&tid| began(tid).is_some_and(|began| began.saturating_add(FORGIVEN_NS) < at_ns)).count() as u64
+    missing.filter(|&tid| began(tid).is_some_and(|began| began.saturating_add(FORGIVEN_NS) < at_ns)).collect()
 }
 
 /// Ids of all threads that procfs shows, in no order.
@@ -38,7 +38,7 @@ mod tests {
     fn threads_of_this_process_are_there() {
         let own = rustix::thread::gettid().as_raw_nonzero().get() as u32;
         assert!(all_threads().contains(&own));
-        assert_eq!(hidden_threads(all_threads(), 0), 0, "nothing began before the machine");
-        assert!(hidden_threads(Vec::new(), u64::MAX) > 1);
+        assert!(hidden_threads(all_threads(), 0).is_empty(), "nothing began before the machine");
+        assert!(hidden_threads(Vec::new(), u64::MAX).len() > 1);
     }
 }

@@ -106,7 +106,7 @@ impl Model {
         self.tick_events = tick.events.len();
         tick.events.into_iter().for_each(|event| self.event(event));
         self.remember_slow(tick.slow_requests);
-        (self.host, self.cost) = (tick.host, tick.cost);
+        (self.host, self.cost, self.watch) = (tick.host, tick.cost, tick.watch);
         (self.cpus, self.nodes, self.disks) = (tick.cpus, tick.nodes, tick.disks);
         self.devices.add(&self.cpus, &self.disks);
         for (loss, count) in tick.losses {

@@ -54,6 +54,7 @@ use self::table::{Slot, Table};
 use self::track::Track;
 use crate::tick::{
     Basis, Cost, CpuTick, DiskTick, Event, Host, Loss, NodeTick, ProcessKey, Session, SlowRequest, Span, ThreadKey,
+    Watch,
 };
 
 /// Bounds of what is kept.
@@ -112,6 +113,7 @@ pub struct Model {
     devices: Devices,
     host: Host,
     cost: Cost,
+    watch: Watch,
     losses: Vec<(Loss, u64)>,
     tick_losses: Vec<(Loss, u64)>,
     slow: Vec<SlowRequest>,
@@ -155,6 +157,7 @@ impl Model {
             devices: Devices::default(),
             host: Host::default(),
             cost: Cost::default(),
+            watch: Watch::default(),
             losses: Vec::new(),
             tick_losses: Vec::new(),
             slow: Vec::new(),
@@ -280,6 +283,11 @@ impl Model {
     /// What observing cost in the newest tick.
     pub fn cost(&self) -> &Cost {
         &self.cost
+    }
+
+    /// What was done to stay within the budget in the newest tick, and comparisons with procfs.
+    pub fn watch(&self) -> &Watch {
+        &self.watch
     }
 
     /// Sums of the whole machine in the newest tick.

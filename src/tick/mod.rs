@@ -14,6 +14,7 @@ mod cost;
 mod hist;
 mod names;
 mod signals;
+mod watch;
 
 pub use cost::{Clockwork, Collector, Cost, OtherProgram, ProgramCost, ThreadCost};
 pub use hist::{BUCKETS, Hist, bucket_high, bucket_low, bucket_mid, bucket_of};
@@ -22,6 +23,7 @@ pub use names::{
     StackId, Symbol, Walk,
 };
 pub use signals::{Grade, Origin, Refusal, Signal, SignalKind, Standing, is_missing, signal};
+pub use watch::{Change, Check, Counter, Governor, Lever, LeverKind, Verdict, Watch};
 
 use serde::{Deserialize, Serialize};
 
@@ -311,6 +313,8 @@ pub struct Tick {
     pub losses: Vec<(Loss, u64)>,
     /// What observing cost.
     pub cost: Cost,
+    /// What was done to stay within the budget, and comparisons with procfs.
+    pub watch: Watch,
     /// Names first used in this tick. Learn them before anything else of it.
     pub names: Names,
 }

@@ -9,9 +9,9 @@ use ratatui::text::Span;
 
 use super::app::Reply;
 use super::keys::{self, Command, Context};
-use super::{Theme, draw, format};
+use super::{Theme, draw, format, watch};
 use crate::model::Model;
-use crate::tick::{Clockwork, Collector, Cost, OtherProgram};
+use crate::tick::{Clockwork, Collector, Cost, OtherProgram, Watch};
 
 /// The popup. What it shows is the model's newest tick.
 #[derive(Default)]
@@ -104,6 +104,7 @@ fn lines(model: &Model, draws: DrawTime, theme: &Theme) -> Vec<Line> {
     lines.push(vec![Span::styled(memory(cost), theme.text())]);
     lines.push(vec![Span::styled(times(cost, draws), theme.text())]);
     lines.push(Vec::new());
+    lines.extend(watched(model.watch(), theme));
     lines.extend(others(cost, len_ns, theme));
     lines
 }
@@ -180,6 +181,35 @@ fn times(cost: &Cost, draws: DrawTime) -> String {
         frame(draws.last),
         frame(draws.longest)
     )
+}
+
+/// The budget and what was given up for it; what was compared with procfs.
+fn watched(watch: &Watch, theme: &Theme) -> Vec<Line> {
+    let mut lines = Vec::new();
+    if let Some(governor) = &watch.governor {
+        let is_governing = governor.is_governing() || governor.exhausted;
+        let [budget, cost] = [governor.budget_ppm, governor.cost_ppm].map(|ppm| format::percent(f64::from(ppm) / 1e6));
+        lines.push(match is_governing {
+            true => vec![Span::styled(watch::gave_up(governor), theme.warn())],
+            false => {
+                let text = format!("budget {budget} % of the machine; {cost} % used, without tables and names");
+                vec![Span::styled(text, theme.text())]
+            }
+        });
+        lines.push(Vec::new());
+    }
+    if !watch.checks.is_empty() {
+        lines.push(header("beside procfs, five ticks", ["", "", "", ""], theme));
+    }
+    for check in &watch.checks {
+        let style = if check.verdict.is_alarm() { theme.warn() } else { theme.text() };
+        let text = format!("{}: {}", watch::said(check), watch::verdict(check.verdict));
+        lines.push(vec![Span::styled(text, style)]);
+    }
+    if !watch.checks.is_empty() {
+        lines.push(Vec::new());
+    }
+    lines
 }
 
 fn others(cost: &Cost, len_ns: u64, theme: &Theme) -> Vec<Line> {

@@ -9,7 +9,7 @@ use ratatui::text::Span;
 use super::app::Reply;
 use super::info::wrap;
 use super::keys::{self, BINDINGS, Command, Context};
-use super::{Theme, draw, format};
+use super::{Theme, draw, format, watch};
 use crate::model::Model;
 use crate::tick::{Grade, Refusal, Signal, State};
 
@@ -146,6 +146,13 @@ fn lens_lines<'a>(model: &'a Model, theme: &Theme) -> Vec<Vec<Span<'a>>> {
             ]
         })
         .collect();
+    for check in model.watch().alarms() {
+        lines.push(vec![
+            Span::styled("doubt ", theme.warn()),
+            Span::styled(watch::said(check), theme.text()),
+            Span::styled(", in the last five ticks", theme.dim()),
+        ]);
+    }
     if lines.is_empty() {
         lines.push(vec![Span::styled("Every lens works here.", theme.dim())]);
     }

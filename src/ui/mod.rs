@@ -58,6 +58,7 @@ mod tests;
 pub mod theme;
 mod threads;
 mod wanted;
+mod watch;
 
 pub use keys::{Command, Context};
 pub use palette::Role;

@@ -8,7 +8,7 @@ use ratatui::text::Span;
 
 use super::{Theme, draw, format};
 use crate::model::Model;
-use crate::tick::{Basis, Loss, Sampler};
+use crate::tick::{Basis, LeverKind, Loss, Sampler};
 
 /// What the screen itself knows.
 pub struct Status {
@@ -62,6 +62,7 @@ pub fn render(status: &Status, model: &Model, theme: &Theme, area: Rect, buf: &m
     let right = vec![
         Piece { drop: 1, spans: stacks(status, model, area.width >= ROOMY, theme) },
         Piece { drop: 0, spans: lost(model, theme) },
+        Piece { drop: 0, spans: alarms(model, theme) },
         Piece { drop: 1, spans: own_cost(model, theme) },
     ];
     let limit =
@@ -119,11 +120,18 @@ fn procfs_only<'a>(model: &Model, theme: &Theme) -> Vec<Span<'a>> {
 
 fn sampler<'a>(model: &Model, theme: &Theme) -> Vec<Span<'a>> {
     let session = model.session();
-    vec![match &session.sampler {
+    let (asked, by) = match session.sampler {
         Sampler::Off if session.basis == Basis::Procfs => return Vec::new(),
-        Sampler::Off => Span::styled("sampling off", theme.warn()),
-        Sampler::Cycles(hz) => Span::styled(format!("{hz}Hz cycles"), theme.text()),
-        Sampler::CpuClock(hz) => Span::styled(format!("{hz}Hz cpu-clock"), theme.text()),
+        Sampler::Off => return vec![Span::styled("sampling off", theme.warn())],
+        Sampler::Cycles(hz) => (hz, "cycles"),
+        Sampler::CpuClock(hz) => (hz, "cpu-clock"),
+    };
+    let governor = model.watch().governor.as_ref();
+    let now = governor.and_then(|governor| governor.lever(LeverKind::Rate)).map_or(asked, |lever| lever.now);
+    vec![match now {
+        0 => Span::styled("sampling off", theme.warn()),
+        hz if hz < asked => Span::styled(format!("{hz}Hz {by}"), theme.warn()),
+        hz => Span::styled(format!("{hz}Hz {by}"), theme.text()),
     }]
 }
 
@@ -198,10 +206,22 @@ fn lost<'a>(model: &Model, theme: &Theme) -> Vec<Span<'a>> {
     vec![Span::styled(format!("lost {}", format::count(lost)), style)]
 }
 
+/// Lenses whose counts are not those of procfs.
+fn alarms<'a>(model: &Model, theme: &Theme) -> Vec<Span<'a>> {
+    let mut lenses: Vec<&str> = model.watch().alarms().map(|check| check.what.lens()).collect();
+    lenses.dedup();
+    if lenses.is_empty() {
+        return Vec::new();
+    }
+    vec![Span::styled(format!("doubt {}", lenses.join(" ")), theme.warn())]
+}
+
 fn own_cost<'a>(model: &Model, theme: &Theme) -> Vec<Span<'a>> {
     let Some(span) = model.span().filter(|span| span.len_ns() > 0) else { return Vec::new() };
     let cost = model.cost();
     let share = cost.total_ns() as f64 / span.len_ns() as f64;
     let text = format!("{}% {}", format::percent(share), format::bytes(cost.rss_bytes));
-    vec![Span::styled("self ", theme.dim()), Span::styled(text, theme.text())]
+    let over = model.watch().governor.as_ref().is_some_and(|governor| governor.cost_ppm > governor.budget_ppm);
+    let style = if over { theme.warn() } else { theme.text() };
+    vec![Span::styled("self ", theme.dim()), Span::styled(text, style)]
 }

@@ -10,6 +10,7 @@
 
 mod asleep;
 mod badday;
+mod checks;
 mod compile;
 mod cost;
 mod cpu;
@@ -18,6 +19,7 @@ mod disk;
 mod dwarf;
 mod exec;
 mod fallback;
+mod governor;
 mod life;
 mod machine;
 mod names;

@@ -388,7 +388,16 @@ mod tests {
         let gone = Some(vec![1u16, 500]);
         let raw = postcard::to_stdvec(&(
             (&tick.span, gone, &tick.threads, &tick.processes, &tick.io, &tick.stacks, &tick.cpus),
-            (&tick.nodes, &tick.disks, &tick.slow_requests, &tick.events, &tick.losses, &tick.cost, &tick.names),
+            (
+                &tick.nodes,
+                &tick.disks,
+                &tick.slow_requests,
+                &tick.events,
+                &tick.losses,
+                &tick.cost,
+                &tick.watch,
+                &tick.names,
+            ),
         ));
         assert_eq!(decode(&schema, "Tick", &raw.unwrap()), Ok(tick));
     }

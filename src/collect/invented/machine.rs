@@ -5,9 +5,9 @@ use super::programs::{COMPILER, HOSTILE, PROGRAMS, Program, Role, SLEEPER, Wait}
 use super::random::Random;
 use super::stacks::Stacks;
 use crate::tick::{
-    Clockwork, Collector, Cost, CpuTick, DiskOp, DiskTick, Event, Hist, Host, Lens, Life, NodeTick, OtherProgram,
-    ProcessFacts, ProcessIo, ProcessKey, ProgramCost, SlowRequest, Span, StackWeight, State, ThreadCost, ThreadKey,
-    ThreadTick, Tick, bucket_of,
+    Check, Clockwork, Collector, Cost, Counter, CpuTick, DiskOp, DiskTick, Event, Governor, Hist, Host, Lens, Lever,
+    LeverKind, Life, NodeTick, OtherProgram, ProcessFacts, ProcessIo, ProcessKey, ProgramCost, SlowRequest, Span,
+    StackWeight, State, ThreadCost, ThreadKey, ThreadTick, Tick, Verdict, Watch, bucket_of,
 };
 
 /// Samples per second and CPU.
@@ -426,6 +426,7 @@ impl Machine {
         tick.events.sort_by_key(|event| event.at_ns);
         tick.host = self.host(tick.span.end_ns);
         tick.cost = cost(len_ns, tick.threads.len() as u64);
+        tick.watch = watch(len_ns);
         if self.ticks == 1 {
             self.stacks.new.users = USERS.iter().map(|(uid, name)| (*uid, (*name).to_owned())).collect();
         }
@@ -497,6 +498,19 @@ fn cost(len_ns: u64, threads: u64) -> Cost {
         ],
         others: Some(vec![OtherProgram { id: 12, name: "tcp_probe".into(), runs: 40, ns: 40_000 }]),
     }
+}
+
+fn watch(len_ns: u64) -> Watch {
+    let lever = |what, asked| Lever { what, now: asked, asked };
+    let governor = Governor {
+        budget_ppm: 10_000,
+        cost_ppm: 2_300,
+        levers: vec![lever(LeverKind::Walks, 1000), lever(LeverKind::Rate, SAMPLE_HZ)],
+        ..Governor::default()
+    };
+    let (ours, theirs) = (len_ns / 100_000, len_ns / 99_000);
+    let check = Check { what: Counter::Switches, ours, theirs, hidden: 0, verdict: Verdict::Agrees };
+    Watch { governor: Some(governor), checks: vec![check] }
 }
 
 /// Adds `count` latencies near `typical`, drawing no more than a few; none longer than `longest`, all together at most

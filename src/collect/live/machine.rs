@@ -3,7 +3,7 @@
 use super::cpus::Cpus;
 use super::maps;
 use super::objects::Objects;
-use crate::collect::cpus::{CpuTimes, Frequencies, online};
+use crate::collect::cpus::{CpuTimes, Frequencies, StatCounters, online};
 use crate::collect::disks::Disks;
 use crate::collect::host::Gauges;
 use crate::collect::nodes::{NodeMemories, NodeMemory};
@@ -70,6 +70,11 @@ impl Machine {
         }
         tick.disks.sort_by_key(|disk| disk.dev);
         vec![(Loss::Underflow, self.times.take_backwards())]
+    }
+
+    /// What `/proc/stat` counted in the interval that was read last.
+    pub fn stat_counters(&self) -> Option<StatCounters> {
+        self.times.counters()
     }
 
     /// Name of a disk.

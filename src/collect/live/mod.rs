@@ -22,6 +22,7 @@ mod stacks;
 mod syscalls;
 mod tasks;
 mod unwind;
+mod watching;
 mod wire;
 
 use std::io::Read;
@@ -42,6 +43,8 @@ use self::rings::Ring;
 use self::stacks::{Stacks, Weights};
 use self::tasks::{Interval, Record, Spilled, Tasks};
 use self::unwind::{News, Unwinder};
+use self::watching::{Counted, Procfs, Watching};
+use super::governor::Policy;
 use super::host::{self, Identity};
 use super::modules::Resolver;
 use super::nodes::nodes;
@@ -91,6 +94,10 @@ pub struct LiveOptions {
     pub own_clock: bool,
     /// Bytes of the rows of all unwind tables at most; `None`: the default.
     pub table_bytes: Option<u64>,
+    /// CPU time that observing may take, as a share of the machine's; `None`: whatever it takes.
+    pub max_overhead: Option<f64>,
+    /// Never empty the rings. For tests of what becomes of that.
+    pub undrained: bool,
 }
 
 impl Default for LiveOptions {
@@ -109,6 +116,8 @@ impl Default for LiveOptions {
             stack_entries: None,
             own_clock: false,
             table_bytes: None,
+            max_overhead: None,
+            undrained: false,
         }
     }
 }
@@ -131,8 +140,14 @@ pub struct Live {
     processes: Processes,
     machine: Machine,
     meter: Meter,
+    watching: Watching,
+    /// What the governor allows now.
+    walks_per_s: u32,
+    sample_weight: u32,
     /// What the last pass over all threads took.
     iteration: Iteration,
+    /// On-CPU time of all threads in the newest interval.
+    on_cpu_ns: u64,
     nodes: Vec<(u32, Vec<u32>)>,
     next_tick: Instant,
     /// Last accounts of threads that ended after the flip: they belong to the next tick.
@@ -154,6 +169,11 @@ struct Rings {
 }
 
 impl Rings {
+    /// From now on they are never emptied.
+    fn clog(&mut self) {
+        [&mut self.frames, &mut self.dead].into_iter().chain(&mut self.life).for_each(Ring::clog);
+    }
+
     fn pump(&mut self) {
         self.frames.pump();
         self.dead.pump();
@@ -186,6 +206,10 @@ impl Live {
                 None => None,
             },
         };
+        let mut rings = rings;
+        if options.undrained {
+            rings.clog();
+        }
         let disks = match &objects.block {
             Some(block) => Some(disks::Disks::new(block).map_err(failed("opening the ring of slow requests"))?),
             None => None,
@@ -207,7 +231,11 @@ impl Live {
             processes: Processes::new(&nodes.iter().map(|(node, _)| *node).collect::<Vec<_>>()),
             machine: Machine::new(&nodes, &objects),
             meter: Meter::new(&objects, options.own_clock),
+            watching: Watching::new(None),
+            walks_per_s: options.walks_per_s,
+            sample_weight: 1,
             iteration: Iteration::default(),
+            on_cpu_ns: 0,
             nodes,
             early_dead: Vec::new(),
             lost: Vec::new(),
@@ -218,32 +246,19 @@ impl Live {
             objects,
             options,
         };
-        live.flip.set(objects::settings(&live.options, live.options.walks_per_s, 1));
+        live.instruct();
         live.flip.advance();
         // From here on: making all of the above took its time.
         live.next_tick = Instant::now() + live.options.interval.min(FIRST_TICK);
         live.sample();
+        let rate_hz = live.sampling.as_ref().map_or(0, |_| live.options.rate_hz);
+        let policy = live.options.max_overhead.map(|budget| Policy::new(budget, live.options.walks_per_s, rate_hz));
+        live.watching = Watching::new(policy);
         live.describe();
         // The first pass adopts the threads that are there; what it tells is of an interval before ours.
         live.iterate().map_err(failed("running the task iterator"))?;
         live.processes.expect(tasks::processes(&live.iterator_bytes));
         Ok(live)
-    }
-
-    fn sample(&mut self) {
-        let online = self.machine.online();
-        let Some(program) = self.objects.sample() else { return };
-        match sampler::Events::start(program, &online, self.options.rate_hz) {
-            Ok(events) => {
-                self.objects.found.cycles = events.no_cycles();
-                self.sampling = Some(events);
-            }
-            Err(why) => {
-                self.objects.lenses.retain(|lens| lens.name != "oncpu");
-                self.objects.lenses.push(objects::off("oncpu", why.to_string()));
-                self.objects.found.samples = Some(why);
-            }
-        }
     }
 }
 
@@ -351,6 +366,8 @@ impl Live {
         let wall = wall_ns();
         let cpus = self.machine.read_cpus(&self.objects, closed.generation);
         let programs = self.meter.close(&self.objects, &cpus);
+        let disks = if self.disks.is_some() { self.watching.read_disks() } else { None };
+        let procfs = Procfs { stat: self.machine.stat_counters(), disks };
         let maps = &self.objects.sched.maps;
         let nothing = self.objects.sched.progs.nothing.as_fd();
         maps::wait_for_programs(nothing, cpus.iter().map(|cpu| cpu.id), &maps.stacks, &maps.stacks_even)
@@ -384,6 +401,7 @@ impl Live {
                 self.resolver.forget(event.process);
             }
         }
+        let forks = events.iter().filter(|event| matches!(event.what, Life::Fork { .. })).count() as u64;
         tick.events = events;
         tick.events.retain(|event| self.watched.wants(event.process.tgid));
         self.watched.end_tick();
@@ -392,9 +410,11 @@ impl Live {
         losses.add(Loss::Evicted, self.resolver.take_unasked());
         tick.losses = losses.0.into_iter().filter(|&(_, count)| count > 0).collect();
         tick.losses.sort_by_key(|&(loss, _)| loss as u8);
+        let counted = Counted { forks: forks + programs.threads(), on_cpu_ns: self.on_cpu_ns };
         tick.cost = self.meter.read(&self.objects, programs, self.iteration);
         tick.cost.late_ns = started.elapsed().as_nanos() as u64;
         tick.cost.symbol_bytes = self.resolver.symbols().stats().bytes();
+        self.watch(&mut tick, counted, procfs);
         Ok(tick)
     }
 
@@ -447,19 +467,12 @@ impl Live {
         let harvest = self.tasks.harvest(&interval, dead, &self.iterator_bytes, &mut weights, wanted);
         losses.add(Loss::Malformed, harvest.malformed);
         self.iteration.threads = harvest.told;
+        self.on_cpu_ns = harvest.on_cpu_ns;
         tick.threads = harvest.threads;
         tick.stacks = self.stacks.resolve(weights, &mut self.resolver, &mut tick.names);
         tick.stacks.retain(|weight| self.watched.wants(weight.process.tgid));
         self.note_untaken(harvest.not_taken, tick);
         Ok(harvest.leaders)
-    }
-
-    /// CPUs come and go: sampling follows.
-    fn follow_cpus(&mut self, tick: &Tick) {
-        let (Some(program), Some(sampling)) = (self.objects.sample(), &mut self.sampling) else { return };
-        let online: Vec<u32> = tick.cpus.iter().map(|cpu| cpu.id).collect();
-        // What could not be opened now is tried again at the next tick.
-        let _ = sampling.follow(program, &online);
     }
 
     /// Last accounts that belong to the closed interval; those of threads that ended since wait for the next tick.

@@ -25,6 +25,7 @@ pub struct Ring {
     page: usize,
     map: OwnedFd,
     bytes: Vec<u8>,
+    clogged: bool,
 }
 
 /// A mapping of a part of a map.
@@ -85,7 +86,12 @@ impl Ring {
         let page = rustix::param::page_size();
         let consumer = Mapped::new(&map, 0, page, ProtFlags::READ | ProtFlags::WRITE)?;
         let producer = Mapped::new(&map, page, page + size, ProtFlags::READ)?;
-        Ok(Ring { consumer, producer, page, map, bytes: Vec::new() })
+        Ok(Ring { consumer, producer, page, map, bytes: Vec::new(), clogged: false })
+    }
+
+    /// From now on it is never emptied. For tests of what becomes of that.
+    pub fn clog(&mut self) {
+        self.clogged = true;
     }
 
     /// Readable while there is something in it; who waits for that is woken if the program that wrote it asked for it.
@@ -95,6 +101,9 @@ impl Ring {
 
     /// Moves what the programs have written into our own memory, so that the ring has room again.
     pub fn pump(&mut self) {
+        if self.clogged {
+            return;
+        }
         let size = self.producer.len - self.page;
         let mut read = self.consumer.position().load(Ordering::Relaxed);
         let written = self.producer.position().load(Ordering::Acquire);

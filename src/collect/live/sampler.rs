@@ -7,13 +7,16 @@ use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use libbpf_rs::{Link, ProgramMut};
 use perf_event_open_sys as perf;
 
+use super::{Live, objects};
 use crate::collect::privileges::Privileges;
-use crate::tick::{Refusal, Sampler};
+use crate::tick::{Refusal, Sampler, Tick};
 
 /// Sampling on every CPU that is online.
 pub struct Events {
     kind: Sampler,
     no_cycles: Option<Refusal>,
+    /// As of now, which may be less than was asked for.
+    rate_hz: u32,
     links: BTreeMap<u32, Link>,
 }
 
@@ -25,7 +28,7 @@ impl Events {
             Ok(_) => (Sampler::Cycles(rate_hz), None),
             Err(error) => (Sampler::CpuClock(rate_hz), Some(refusal("perf_event_open of hardware cycles", &error))),
         };
-        let mut events = Events { kind, no_cycles, links: BTreeMap::new() };
+        let mut events = Events { kind, no_cycles, rate_hz, links: BTreeMap::new() };
         events.follow(program, cpus)?;
         Ok(events)
     }
@@ -40,14 +43,28 @@ impl Events {
         self.no_cycles.clone()
     }
 
+    /// Takes no more samples; the next `follow` begins again, at another rate. 0: it does not.
+    pub fn set_rate(&mut self, rate_hz: u32) {
+        self.links.clear();
+        self.rate_hz = rate_hz;
+    }
+
     /// Samples on these CPUs from now on: CPUs go and come.
     pub fn follow(&mut self, program: &ProgramMut<'_>, cpus: &[u32]) -> Result<(), Refusal> {
         self.links.retain(|cpu, _| cpus.contains(cpu));
+        if self.rate_hz == 0 {
+            return Ok(());
+        }
+        let kind = match self.kind {
+            Sampler::Cycles(_) => Sampler::Cycles(self.rate_hz),
+            Sampler::CpuClock(_) => Sampler::CpuClock(self.rate_hz),
+            Sampler::Off => Sampler::Off,
+        };
         for &cpu in cpus {
             if self.links.contains_key(&cpu) {
                 continue;
             }
-            let event = match open(&self.kind, cpu) {
+            let event = match open(&kind, cpu) {
                 Ok(event) => event,
                 // Gone offline since the list was read.
                 Err(error) if error.raw_os_error() == Some(libc::ENODEV) => continue,
@@ -60,6 +77,33 @@ impl Events {
             self.links.insert(cpu, link);
         }
         Ok(())
+    }
+}
+
+impl Live {
+    /// Begins to sample; where that fails, the lens says why.
+    pub(super) fn sample(&mut self) {
+        let online = self.machine.online();
+        let Some(program) = self.objects.sample() else { return };
+        match Events::start(program, &online, self.options.rate_hz) {
+            Ok(events) => {
+                self.objects.found.cycles = events.no_cycles();
+                self.sampling = Some(events);
+            }
+            Err(why) => {
+                self.objects.lenses.retain(|lens| lens.name != "oncpu");
+                self.objects.lenses.push(objects::off("oncpu", why.to_string()));
+                self.objects.found.samples = Some(why);
+            }
+        }
+    }
+
+    /// CPUs come and go: sampling follows.
+    pub(super) fn follow_cpus(&mut self, tick: &Tick) {
+        let (Some(program), Some(sampling)) = (self.objects.sample(), &mut self.sampling) else { return };
+        let online: Vec<u32> = tick.cpus.iter().map(|cpu| cpu.id).collect();
+        // What could not be opened now is tried again at the next tick.
+        let _ = sampling.follow(program, &online);
     }
 }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::entity::Thread;
 use crate::tick::{
     Cost, Event, Host, Loss, NodeTick, ProcessFacts, ProcessIo, ProcessKey, SlowRequest, StateNs, ThreadKey,
-    ThreadTick, Tick,
+    ThreadTick, Tick, Watch,
 };
 
 /// One tick, without its span, stacks, CPUs and disks.
@@ -28,6 +28,7 @@ pub struct Head {
     pub events: Vec<Event>,
     pub losses: Vec<(Loss, u64)>,
     pub cost: Cost,
+    pub watch: Watch,
 }
 
 /// The same, of a tick that is still whole.
@@ -41,6 +42,7 @@ struct HeadOf<'a> {
     events: &'a [Event],
     losses: &'a [(Loss, u64)],
     cost: &'a Cost,
+    watch: &'a Watch,
 }
 
 /// What is known once the tick was taken in.
@@ -90,6 +92,7 @@ impl Recorder {
             events,
             losses,
             cost,
+            watch,
             // The history has them.
             span: _,
             stacks: _,
@@ -100,7 +103,7 @@ impl Recorder {
             // Kept for as long as a stack needs them.
             names: _,
         } = tick;
-        let head = HeadOf { host, processes, io, nodes, slow_requests, events, losses, cost };
+        let head = HeadOf { host, processes, io, nodes, slow_requests, events, losses, cost, watch };
         Recorder { head: append(Vec::new(), &head), ..Recorder::default() }
     }
 

@@ -8,6 +8,7 @@ mod object;
 #[cfg(test)]
 mod tests;
 mod time;
+mod watch;
 
 pub use time::rfc3339;
 

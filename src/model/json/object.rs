@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::cost::{self, CostObject};
 use super::time::rfc3339;
+use super::watch::{self, CheckObject, GovernorObject};
 use crate::model::{IoTotals, Model, Process, Totals};
 use crate::tick::{
     Basis, CpuTick, DiskOp, DiskOpTick, DiskTick, Event, Grade, Hist, Life, Loss, NodeTick, ProcessKey, Session,
@@ -25,6 +26,9 @@ pub struct TickObject<'a> {
     events: Option<Vec<EventObject<'a>>>,
     losses: Losses<'a>,
     cost: CostObject<'a>,
+    /// `null` without a budget.
+    governor: Option<GovernorObject>,
+    checks: Vec<CheckObject>,
 }
 
 #[derive(Serialize)]
@@ -282,6 +286,8 @@ pub fn tick(model: &Model) -> TickObject<'_> {
         events: has.life.then(|| model.tick_events().map(event_object).collect()),
         losses: Losses(model.tick_losses()),
         cost: cost::object(model.cost()),
+        governor: model.watch().governor.as_ref().map(watch::governor),
+        checks: model.watch().checks.iter().map(watch::check).collect(),
     }
 }
 

@@ -253,6 +253,7 @@ pub(super) fn tick_of(head: Head, loud: Vec<ThreadTick>, history: &HistoryTick) 
         events: head.events,
         losses: head.losses,
         cost: head.cost,
+        watch: head.watch,
         stacks: Vec::new(),
         names: Default::default(),
     }

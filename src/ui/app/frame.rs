@@ -5,7 +5,10 @@ use ratatui::layout::Rect;
 
 use super::{App, MIN_SIZE, Parts, Popup};
 use crate::model::Model;
-use crate::ui::{draw, footer, format, status};
+use crate::ui::{draw, footer, format, status, watch};
+
+/// So many columns of the line of places are never covered.
+const BANNER_FROM: u16 = 30;
 
 impl App {
     pub(super) fn render_too_small(&self, area: Rect, buf: &mut Buffer) {
@@ -69,7 +72,16 @@ impl App {
             let x = draw::put(buf, start, area.y, &place.number.to_string(), 1, self.theme.accent());
             draw::put(buf, x + 1, area.y, place.name, area.right().saturating_sub(x + 1), style);
         }
+        self.render_banner(model, area, buf);
         self.render_order_held(area, buf);
+    }
+
+    /// What sberf gave up, or does not believe of itself, to the right of what stands there.
+    fn render_banner(&self, model: &Model, area: Rect, buf: &mut Buffer) {
+        let Some(text) = watch::banner(model.watch()) else { return };
+        let room = area.width.saturating_sub(BANNER_FROM);
+        let text = format!(" {} ", format::fit(&text, usize::from(room).saturating_sub(2)));
+        draw::put_right(buf, area, &text, self.theme.warn());
     }
 
     pub(super) fn render_order_held(&self, area: Rect, buf: &mut Buffer) {
@@ -90,6 +102,7 @@ impl App {
         let rest = Rect { x, width: area.right() - x, ..area };
         let about = self.pane().about(model);
         draw::put(buf, rest.x, rest.y, &about, rest.width, self.theme.text());
+        self.render_banner(model, area, buf);
         self.render_order_held(area, buf);
     }
 

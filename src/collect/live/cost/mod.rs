@@ -51,6 +51,13 @@ pub struct Meter {
     own_clock: bool,
 }
 
+impl Closed {
+    /// Threads that were made, but the first of a process.
+    pub fn threads(&self) -> u64 {
+        self.own.threads
+    }
+}
+
 impl Meter {
     /// Takes the first readings.
     pub fn new(objects: &Objects, own_clock: bool) -> Self {

@@ -10,12 +10,14 @@ use crate::collect::live::wire;
 use crate::tick::ProgramCost;
 
 /// As `enum program` in `src/bpf/sberf.h`: part, and the name of the program; `None` for what is no program of its own.
-const TIMED: [(Part, Option<&str>); 12] = [
+const TIMED: [(Part, Option<&str>); 13] = [
     (Part::Sched, Some("sched_switch")),
     (Part::Sched, Some("sched_wakeup")),
     (Part::Stacks, None),
     (Part::OnCpu, Some("sample")),
     (Part::Life, Some("on_fork")),
+    // Of the same program: threads that were made.
+    (Part::Life, None),
     (Part::Life, Some("on_exec")),
     (Part::Life, Some("on_exit")),
     (Part::Block, Some("io_start")),
@@ -28,6 +30,7 @@ const SWITCH: usize = 0;
 const WAKEUP: usize = 1;
 const WALK: usize = 2;
 const FORK: usize = 4;
+const THREAD: usize = 5;
 /// One of so many switches and wakeups is timed.
 const ONE_OF: u64 = 64;
 /// Below so many timed runs in a tick, those of earlier ticks help to tell how long one takes.
@@ -54,8 +57,8 @@ pub struct Reading {
     pub walks: u64,
     /// Time in that, part of what switches took.
     pub walk_ns: u64,
-    /// Threads and processes made.
-    pub forks: u64,
+    /// Threads made, but the first of a process.
+    pub threads: u64,
 }
 
 impl Own {
@@ -79,7 +82,11 @@ impl Own {
         }
         self.last = *now;
         (reading.walks, reading.walk_ns) = (reading.sums[WALK].0, reading.sums[WALK].1.unwrap_or(0));
-        reading.forks = reading.sums[FORK].0;
+        let thread = std::mem::take(&mut reading.sums[THREAD]);
+        reading.threads = thread.0;
+        let fork = &mut reading.sums[FORK];
+        fork.0 += thread.0;
+        fork.1 = fork.1.into_iter().chain(thread.1).reduce(|sum, ns| sum + ns);
         reading
     }
 }

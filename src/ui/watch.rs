@@ -1,0 +1,101 @@
+//! What sberf gave up to stay within its budget, and what it counts that procfs counts otherwise, in words.
+
+use super::format;
+use crate::tick::{Check, Counter, Governor, Lever, LeverKind, Verdict, Watch};
+
+/// A line for whoever looks at anything: `None` while there is nothing to say.
+pub fn banner(watch: &Watch) -> Option<String> {
+    let alarm = watch.alarms().next().map(said);
+    let governed = watch.governor.as_ref().filter(|governor| governor.is_governing() || governor.exhausted);
+    match (alarm, governed.map(gave_up)) {
+        (Some(alarm), _) => Some(alarm),
+        (None, governed) => governed,
+    }
+}
+
+/// `over budget (1.2 % of 1.0 %): sampling at 33 of 99 Hz`.
+pub fn gave_up(governor: &Governor) -> String {
+    let Governor { budget_ppm, cost_ppm, .. } = *governor;
+    let [cost, budget] = [cost_ppm, budget_ppm].map(|ppm| format::percent(f64::from(ppm) / 1e6));
+    let levers: Vec<String> = governor.levers.iter().filter(|lever| lever.now < lever.asked).map(lever_words).collect();
+    let left = if governor.exhausted { Some("totals alone cost more".to_owned()) } else { None };
+    let what: Vec<String> = levers.into_iter().chain(left).collect();
+    let state = if cost_ppm > budget_ppm { "over budget" } else { "kept to the budget" };
+    format!("{state} ({cost} of {budget} %): {}", what.join(", "))
+}
+
+fn lever_words(lever: &Lever) -> String {
+    let Lever { what, now, asked } = *lever;
+    match (what, now) {
+        (LeverKind::Walks, 0) => "no blocked stacks".into(),
+        (LeverKind::Walks, now) => format!("{now} of {asked} blocked stacks/s"),
+        (LeverKind::Rate, 0) => "sampling off".into(),
+        (LeverKind::Rate, now) => format!("sampling at {now} of {asked} Hz"),
+    }
+}
+
+/// `sched: counts 120k context switches, procfs 190k`.
+pub fn said(check: &Check) -> String {
+    let Check { what, ours, theirs, hidden, verdict } = *check;
+    let number = |number: u64| match what {
+        Counter::CpuTime => format::duration(number),
+        Counter::DiskBytes => format::bytes(number),
+        _ => format::count(number),
+    };
+    let lens = what.lens();
+    match verdict {
+        Verdict::Silent => format!("{lens} is silent: no {}, procfs counts {}", what.name(), number(theirs)),
+        _ => {
+            let known = if hidden > 0 { format!(", {} known to be hidden", number(hidden)) } else { String::new() };
+            format!("{lens}: {} {}, procfs {}{known}", number(ours), what.name(), number(theirs))
+        }
+    }
+}
+
+/// The word for a verdict.
+pub fn verdict(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::TooFew => "too few to tell",
+        Verdict::Agrees => "agrees",
+        Verdict::Disagrees => "disagrees",
+        Verdict::Silent => "silent",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lever(what: LeverKind, now: u32, asked: u32) -> Lever {
+        Lever { what, now, asked }
+    }
+
+    #[test]
+    fn nothing_is_said_while_all_is_well() {
+        let mut watch = Watch::default();
+        assert_eq!(banner(&watch), None);
+        let levers = vec![lever(LeverKind::Rate, 99, 99), lever(LeverKind::Walks, 1000, 1000)];
+        watch.governor = Some(Governor { levers, ..Governor::default() });
+        watch.checks = vec![Check { verdict: Verdict::Agrees, ..Check::default() }, Check::default()];
+        assert_eq!(banner(&watch), None);
+    }
+
+    #[test]
+    fn what_was_given_up_is_said() {
+        let levers = vec![lever(LeverKind::Walks, 250, 1000), lever(LeverKind::Rate, 0, 99)];
+        let governor =
+            Governor { budget_ppm: 10_000, cost_ppm: 89_000, levers, exhausted: true, ..Governor::default() };
+        let watch = Watch { governor: Some(governor), checks: Vec::new() };
+        let text = "over budget (8.9 of 1.0 %): 250 of 1000 blocked stacks/s, sampling off, totals alone cost more";
+        assert_eq!(banner(&watch).as_deref(), Some(text));
+    }
+
+    #[test]
+    fn an_alarm_goes_first() {
+        let check = Check { ours: 120_000, theirs: 190_000, verdict: Verdict::Disagrees, ..Check::default() };
+        let silent = Check { what: Counter::Forks, ours: 0, theirs: 700, verdict: Verdict::Silent, ..Check::default() };
+        assert_eq!(said(&silent), "life is silent: no forks, procfs counts 700");
+        let watch = Watch { governor: Some(Governor { exhausted: true, ..Governor::default() }), checks: vec![check] };
+        assert_eq!(banner(&watch).as_deref(), Some("sched: 120k context switches, procfs 190k"));
+    }
+}

@@ -1,0 +1,115 @@
+//! The cross-checks with procfs: silent while all is well, and not when something was broken behind our back.
+
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use libbpf_rs::query::ProgInfoIter;
+use sberf::tick::{Check, Counter, Loss, Tick, Verdict};
+
+use crate::machine::{machine, now_ns};
+use crate::recording::{Recorded, Recording};
+use crate::workload::Workload;
+
+fn start(set: impl FnOnce(&mut sberf::collect::live::LiveOptions)) -> Recording {
+    Recording::with(|options| {
+        options.interval = Duration::from_millis(300);
+        set(options);
+    })
+}
+
+fn check(tick: &Tick, what: Counter) -> Option<&Check> {
+    tick.watch.checks.iter().find(|check| check.what == what)
+}
+
+/// Verdicts on a counter in the ticks that lie within the work of a workload.
+fn verdicts(seen: &Recorded, span: (u64, u64), what: Counter) -> Vec<&Check> {
+    seen.ticks_within(span).filter_map(|tick| check(tick, what)).collect()
+}
+
+/// Takes a program of ours off its hook, as somebody else could: its link is closed under the hands of the library.
+fn detach(name: &str) {
+    let ids: Vec<u32> =
+        ProgInfoIter::default().filter(|info| info.name.to_string_lossy() == name).map(|info| info.id).collect();
+    let mut detached = 0;
+    for entry in fs::read_dir("/proc/self/fdinfo").expect("descriptors").flatten() {
+        let info = fs::read_to_string(entry.path()).unwrap_or_default();
+        let value = |key: &str| info.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
+        let is_link = value("link_id:").is_some();
+        let program = value("prog_id:").and_then(|id| id.parse::<u32>().ok());
+        if is_link && program.is_some_and(|id| ids.contains(&id)) {
+            let fd: i32 = entry.file_name().to_string_lossy().parse().expect("a number");
+            let null = File::open("/dev/null").expect("/dev/null");
+            // SAFETY: the number stays taken, by another file: whoever owns it closes that instead.
+            assert!(unsafe { libc::dup2(null.as_raw_fd(), fd) } == fd);
+            detached += 1;
+        }
+    }
+    assert!(detached > 0, "no link of {name}");
+}
+
+#[test]
+fn a_machine_at_work_gives_no_alarm() {
+    let Some(_machine) = machine() else { return };
+    let recording = start(|_| ());
+    let mut pairs = Workload::prepare("pairs", &["3"]);
+    pairs.go();
+    let mut forks = Workload::prepare("forks", &["300", "500"]);
+    forks.run();
+    pairs.wait_done();
+    let end = now_ns();
+    recording.wait_past(end);
+    let seen = recording.stop();
+    for tick in seen.ticks() {
+        assert_eq!(tick.watch.alarms().next(), None, "{:?} {:?}", tick.watch, tick.losses);
+    }
+    let agrees = |what| verdicts(&seen, (0, end), what).iter().any(|check| check.verdict == Verdict::Agrees);
+    assert!(agrees(Counter::Switches) && agrees(Counter::CpuTime) && agrees(Counter::Forks));
+}
+
+#[test]
+fn a_program_that_was_detached_behind_our_back_is_noticed() {
+    let Some(_machine) = machine() else { return };
+    let recording = start(|_| ());
+    detach("on_fork");
+    let mut forks = Workload::prepare("forks", &["600", "2000"]);
+    forks.run();
+    let mut pairs = Workload::prepare("pairs", &["3"]);
+    detach("sched_switch");
+    pairs.run();
+    recording.wait_past(pairs.number("end_ns"));
+    let seen = recording.stop();
+    let last = |span, what| verdicts(&seen, span, what).last().map(|check| check.verdict);
+    let forked = last(forks.span(), Counter::Forks);
+    assert_eq!(forked, Some(Verdict::Silent), "{:?}", verdicts(&seen, forks.span(), Counter::Forks));
+    let switched = last(pairs.span(), Counter::Switches);
+    assert_eq!(switched, Some(Verdict::Silent), "{:?}", verdicts(&seen, pairs.span(), Counter::Switches));
+}
+
+#[test]
+fn a_ring_that_nobody_drains_is_noticed() {
+    let Some(_machine) = machine() else { return };
+    let recording = start(|options| (options.undrained, options.ring_bytes) = (true, Some(16 << 10)));
+    let mut forks = Workload::prepare("forks", &["600", "2000"]);
+    forks.run();
+    recording.wait_past(forks.number("end_ns"));
+    let seen = recording.stop();
+    assert!(seen.lost(Loss::DeadRingFull) > 0, "{:?}", seen.losses());
+    // Threads are counted elsewhere, so it need not be silent.
+    let checks = verdicts(&seen, forks.span(), Counter::Forks);
+    assert!(checks.last().is_some_and(|check| check.verdict.is_alarm()), "{checks:?}");
+}
+
+#[test]
+fn a_map_that_is_full_costs_stacks_and_no_totals() {
+    let Some(_machine) = machine() else { return };
+    let recording = start(|options| options.stack_entries = Some(8));
+    let mut flood = Workload::prepare("flood", &["3", "2"]);
+    flood.run();
+    recording.wait_past(flood.number("end_ns"));
+    let seen = recording.stop();
+    assert!(seen.lost(Loss::StackMapFull) > 0, "{:?}", seen.losses());
+    let checks = verdicts(&seen, flood.span(), Counter::Switches);
+    assert!(checks.iter().any(|check| check.verdict == Verdict::Agrees), "{checks:?}");
+    assert!(checks.iter().all(|check| !check.verdict.is_alarm()), "{checks:?}");
+}
