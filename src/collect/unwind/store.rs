@@ -72,7 +72,10 @@ pub trait Maps {
     /// When the kernel does not give it.
     fn add_chunk(&mut self, chunk: u32) -> io::Result<()>;
     /// Writes rows into a chunk, from `row` on.
-    fn rows(&mut self, chunk: u32, row: u32, rows: &[Row]);
+    ///
+    /// # Errors
+    /// When the chunk cannot be reached: then what is there is not what it should be.
+    fn rows(&mut self, chunk: u32, row: u32, rows: &[Row]) -> io::Result<()>;
     /// Writes a page entry, at once (no reader sees a part of it).
     fn page(&mut self, entry: u32, value: PageEntry);
     /// Writes a rule.
@@ -291,7 +294,10 @@ impl<M: Maps> Store<M> {
         }
         self.rules_written = rules.packed().len();
         let (chunk, row) = (run.start / shape::CHUNK_ROWS, run.start % shape::CHUNK_ROWS);
-        self.maps.rows(chunk, row, &window.rows);
+        if let Err(error) = self.maps.rows(chunk, row, &window.rows) {
+            self.rows.give(run);
+            return Err(error.into());
+        }
         let first = base + number * shape::WINDOW_ENTRIES;
         for (entry, &start) in (first..).zip(&window.pages).collect::<Vec<_>>().into_iter().rev() {
             self.maps.page(entry, PageEntry::new(chunk, row + start));

@@ -120,13 +120,14 @@ impl Maps for Watched {
         Ok(())
     }
 
-    fn rows(&mut self, chunk: u32, row: u32, rows: &[Row]) {
+    fn rows(&mut self, chunk: u32, row: u32, rows: &[Row]) -> io::Result<()> {
         let mut memory = self.0.borrow_mut();
         // One after the other, as a reader may see them.
         for (at, chunk_row) in (row as usize..).zip(rows) {
             memory.chunks.get_mut(&chunk).unwrap()[at] = chunk_row.0;
         }
         memory.check();
+        Ok(())
     }
 
     fn page(&mut self, entry: u32, value: PageEntry) {

@@ -9,6 +9,7 @@
 mod aside;
 mod budget;
 mod busiest;
+mod chunks;
 mod filler;
 mod finish;
 pub mod layout;

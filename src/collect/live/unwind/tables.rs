@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
-use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
+use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
 use super::super::maps::memory_of;
 use super::super::shared::Shared;
 use super::super::skel::sched::SchedMaps;
 use super::News;
+use super::chunks::{self, Chunks};
 use crate::collect::modules::TabledFile;
 use crate::collect::taken::Tag;
 use crate::collect::unwind::{FileEntry, FileId, FileKey, Maps, PageEntry, Row, Rule, shape};
@@ -23,8 +24,6 @@ const CHUNKS_AT_ONCE: u32 = 4;
 const BETWEEN_LOOKS: Duration = Duration::from_micros(100);
 const MOST_LOOKS: u32 = 20_000;
 
-/// Bytes of a value of an array; 16 words, one cache line.
-const VALUE_BYTES: u32 = 64;
 /// Words of 32 bits of a `struct unwind_file`: first (2), page_base, pages, generation, used.
 const FILE_WORDS: usize = 6;
 const USED_WORD: usize = 5;
@@ -35,7 +34,7 @@ pub struct TableMaps {
     reader: Reader,
     rules: Shared,
     rows: MapHandle,
-    chunks: Vec<Chunk>,
+    chunks: Chunks,
     /// Memory of them.
     bytes: Arc<AtomicU64>,
     news: Sender<News>,
@@ -49,11 +48,6 @@ pub enum Next {
     File(Box<TabledFile>),
     /// The kernel's page.
     Vdso,
-}
-
-struct Chunk {
-    rows: Shared,
-    map: MapHandle,
 }
 
 impl TableMaps {
@@ -70,7 +64,7 @@ impl TableMaps {
             },
             rules: Shared::new(&maps.unwind_rules.as_fd(), 8 * shape::RULES as usize)?,
             rows: MapHandle::try_from(&maps.unwind_rows)?,
-            chunks: Vec::new(),
+            chunks: Chunks::default(),
             bytes: Arc::default(),
             news,
             next: None,
@@ -96,8 +90,7 @@ impl TableMaps {
     pub fn rule(&self, index: u32, offset: u64) -> Option<Rule> {
         let Some((entry, next)) = self.reader.entries(index, offset) else { return Some(Rule::NONE) };
         let ((chunk, start), (_, end)) = (entry.place()?, next.place()?);
-        let rows = &self.chunks.get(chunk as usize)?.rows;
-        let row = |at: u32| rows.word(at as usize).map(|row| Row(row.load(Ordering::Relaxed)));
+        let row = |at: u32| self.chunks.row(chunk, at);
         let pc = (offset % shape::PAGE_BYTES) as u16;
         let (mut low, mut high) = (start, end);
         while high.saturating_sub(low) > 1 {
@@ -118,18 +111,18 @@ impl TableMaps {
 
     /// Adds chunks behind those that are there.
     fn grow(&mut self, count: u32) -> Result<(), libbpf_rs::Error> {
-        let first = self.chunks.len() as u32;
+        let first = self.chunks.len();
         let indices: Vec<u32> = (first..shape::CHUNKS.min(first + count)).collect();
-        let chunks = indices.iter().map(|_| Chunk::new()).collect::<Result<Vec<_>, _>>()?;
+        let chunks = indices.iter().map(|_| chunks::make()).collect::<Result<Vec<_>, _>>()?;
         let numbered = indices.iter().zip(&chunks);
-        let pairs = numbered.map(|(&index, chunk)| Ok((index, chunk.map.as_fd().try_clone_to_owned()?)));
+        let pairs = numbered.map(|(&index, chunk)| Ok((index, chunk.as_fd().try_clone_to_owned()?)));
         let pairs = pairs.collect::<io::Result<Vec<_>>>()?;
         let rows = MapHandle::try_from(&self.rows)?;
         // An update is in force at once, but the kernel then waits for a grace period: more than a second on a machine that has
         // more to run than CPUs. So another thread waits.
         std::thread::Builder::new().name("sberf-chunks".into()).spawn(move || put(&rows, &pairs))?;
         self.wait_for(&indices)?;
-        self.bytes.fetch_add(chunks.iter().map(|chunk| memory_of(&chunk.map)).sum(), Ordering::Relaxed);
+        self.bytes.fetch_add(chunks.iter().map(memory_of).sum(), Ordering::Relaxed);
         self.chunks.extend(chunks);
         Ok(())
     }
@@ -205,35 +198,16 @@ impl Reader {
     }
 }
 
-impl Chunk {
-    fn new() -> Result<Self, libbpf_rs::Error> {
-        let options = libbpf_sys::bpf_map_create_opts {
-            sz: size_of::<libbpf_sys::bpf_map_create_opts>() as libbpf_sys::size_t,
-            map_flags: libbpf_sys::BPF_F_MMAPABLE,
-            ..Default::default()
-        };
-        let bytes = 4 * shape::CHUNK_ROWS;
-        let values = bytes / VALUE_BYTES;
-        let map = MapHandle::create(MapType::Array, Some("unwind_chunk"), 4, VALUE_BYTES, values, &options)?;
-        Ok(Chunk { rows: Shared::new(&map.as_fd(), bytes as usize)?, map })
-    }
-}
-
 impl Maps for TableMaps {
     fn add_chunk(&mut self, chunk: u32) -> io::Result<()> {
-        match self.chunks.len() as u32 {
+        match self.chunks.len() {
             have if chunk < have => Ok(()),
             have => self.grow(CHUNKS_AT_ONCE.max(chunk + 1 - have)).map_err(io::Error::other),
         }
     }
 
-    fn rows(&mut self, chunk: u32, row: u32, rows: &[Row]) {
-        let Some(chunk) = self.chunks.get(chunk as usize) else { return };
-        for (at, value) in (row as usize..).zip(rows) {
-            if let Some(word) = chunk.rows.word(at) {
-                word.store(value.0, Ordering::Relaxed);
-            }
-        }
+    fn rows(&mut self, chunk: u32, row: u32, rows: &[Row]) -> io::Result<()> {
+        self.chunks.write(chunk, row, rows)
     }
 
     fn page(&mut self, entry: u32, value: PageEntry) {
