@@ -14,7 +14,7 @@ TRIPLE = $(shell rustc -vV | sed -n 's/^host: //p' | tr a-z- A-Z_)
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help top build install uninstall test test-kernels lint fmt bench screenshot demo readme rust deps clean
+.PHONY: help top build install uninstall test test-kernels cross lint fmt bench screenshot demo readme rust deps clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -42,6 +42,9 @@ test-kernels: ## on every kernel of the table in README.md, in virtual machines;
 	@scripts/rust.sh
 	@scripts/deps.sh build test
 	SBERF_KERNELS=all $(CARGO) test --locked --test kernels -- $(ARGS)
+
+cross: deps ## that it builds for aarch64, by cargo check
+	@scripts/cross.sh
 
 lint: deps ## formatting and lints only
 	@scripts/rust.sh rustfmt clippy

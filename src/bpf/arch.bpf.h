@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * What differs between processors when a user's stack is walked: which registers, where a return address lies, and code that
- * compilers at run time are known to make.
+ * What differs between processors: what a system call left in the user's registers; and when a user's stack is walked which
+ * registers, where a return address lies, and code that compilers at run time are known to make.
  */
 #ifndef SBERF_ARCH_BPF_H
 #define SBERF_ARCH_BPF_H
@@ -18,6 +18,17 @@ struct user_regs {
 #define RETURN_AT (-8) /* from the CFA */
 #define SP_NUMBER 7    /* DWARF's */
 #define USER_REGS 16
+#define NR_RESTART_SYSCALL 219
+
+/* The number of the system call that a task is in, negative if in none, and its first argument. */
+static __always_inline long call_of(struct pt_regs *regs, struct user_regs *out, __u32 *argument)
+{
+	out->pc = regs->ip;
+	out->sp = regs->sp;
+	out->fp = regs->bp;
+	*argument = regs->di;
+	return (long)regs->orig_ax;
+}
 
 /* False if there are none, or they are those of a 32-bit program. */
 static __always_inline bool user_regs_of(struct pt_regs *regs, struct user_regs *out)
@@ -138,6 +149,19 @@ static __always_inline __u64 return_address(__u64 word)
 #define USER_REGS 32
 #define PSR_MODE32 0x10
 #define PSR_MODE_MASK 0xf
+#define NR_RESTART_SYSCALL 128
+
+/* `x0` becomes the result and `x8` may hold anything when no call was made: the kernel keeps both beside the registers. */
+static __always_inline long call_of(struct pt_regs *regs, struct user_regs *out, __u32 *argument)
+{
+	struct user_pt_regs *user = (void *)regs;
+
+	out->pc = BPF_CORE_READ(user, pc);
+	out->sp = BPF_CORE_READ(user, sp);
+	out->fp = BPF_CORE_READ(user, regs[29]);
+	*argument = BPF_CORE_READ(regs, orig_x0);
+	return BPF_CORE_READ(regs, syscallno);
+}
 
 static __always_inline bool user_regs_of(struct pt_regs *regs, struct user_regs *out)
 {

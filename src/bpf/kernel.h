@@ -55,7 +55,7 @@ enum {
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
-/* x86-64; aarch64 has `user_pt_regs`. */
+/* What aarch64 has in common with user space is `user_pt_regs`, at the beginning of its own. */
 struct pt_regs {
 #if defined(__TARGET_ARCH_x86)
 	unsigned long r15;
@@ -77,6 +77,9 @@ struct pt_regs {
 	unsigned long ip;
 	unsigned short cs;
 	unsigned long sp;
+#else
+	__u64 orig_x0;
+	__s32 syscallno;
 #endif
 };
 

@@ -30,12 +30,6 @@ const volatile bool only_some = false;	       /* take stacks only of processes i
 /* Innermost kernel frames in a trace point: this program and what runs it. */
 #define OWN_FRAMES 2
 
-#if defined(__TARGET_ARCH_x86)
-#define NR_RESTART_SYSCALL 219
-#else
-#define NR_RESTART_SYSCALL 128
-#endif
-
 struct thread {
 	__u32 seq; /* odd while `roll` runs */
 	__u32 cpu;
@@ -287,6 +281,7 @@ struct wait {
 static __always_inline void wait_of(struct task_struct *task, __u32 state, __u32 call, struct wait *wait)
 {
 	bool iowait = BPF_CORE_READ_BITFIELD(task, in_iowait);
+	struct user_regs user;
 	struct pt_regs *regs;
 	long nr;
 
@@ -309,19 +304,10 @@ static __always_inline void wait_of(struct task_struct *task, __u32 state, __u32
 		return;
 	}
 	regs = (void *)bpf_task_pt_regs(task);
-#if defined(__TARGET_ARCH_x86)
-	nr = (long)regs->orig_ax;
-	wait->fd = regs->di;
-	wait->sp = regs->sp;
-	wait->fp = regs->bp;
-	wait->place = mix(mix(regs->ip ^ (regs->bp << 24), regs->sp), (__u64)nr << 32 | wait->fd);
-#else
-	nr = (long)BPF_CORE_READ((struct user_pt_regs *)regs, regs[8]);
-	wait->fd = BPF_CORE_READ((struct user_pt_regs *)regs, regs[0]);
-	wait->sp = BPF_CORE_READ((struct user_pt_regs *)regs, sp);
-	wait->fp = BPF_CORE_READ((struct user_pt_regs *)regs, regs[29]);
-	wait->place = mix(mix(BPF_CORE_READ((struct user_pt_regs *)regs, pc), wait->sp), (__u64)nr << 32 | wait->fd);
-#endif
+	nr = call_of(regs, &user, &wait->fd);
+	wait->sp = user.sp;
+	wait->fp = user.fp;
+	wait->place = mix(mix(user.pc ^ (user.fp << 24), user.sp), (__u64)nr << 32 | wait->fd);
 	/* A call that a signal or a stop interrupted goes on as another one: it waits for what it waited for. */
 	if (nr == NR_RESTART_SYSCALL && call)
 		nr = call - 1;
