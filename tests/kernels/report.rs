@@ -6,10 +6,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::bounded::output;
-use crate::guest::DEEP;
-
-/// More than that a verifier need not look at for any of our programs.
-const MOST_INSNS: u64 = 100_000;
+use crate::guest::known::DEEP;
+use crate::verifier::MOST_INSNS;
 
 /// What came of a kernel.
 pub enum Outcome {
@@ -71,7 +69,7 @@ impl Row {
             .filter(|check| check[1] == "failed")
             .map(|[name, _, why]| format!("{name}: {why}"))
             .collect();
-        failed.extend(self.insns.iter().filter(|(_, count)| *count > MOST_INSNS).map(|(name, count)| {
+        failed.extend(self.insns.iter().filter(|(_, count)| *count > u64::from(MOST_INSNS)).map(|(name, count)| {
             format!("{name}: the verifier looked at {count} instructions, more than {MOST_INSNS}")
         }));
         failed.extend(log.lines().filter(|line| is_fall(line)).map(|line| format!("the kernel says: {line}")));
@@ -92,10 +90,10 @@ impl Row {
         let mut export = Command::new(env!("CARGO_BIN_EXE_sberf"));
         export.arg("export").arg(capture);
         let folded = output(export, Duration::from_secs(60));
-        let deep = |folded: &String| folded.lines().any(|line| line.matches(DEEP).count() > 5);
+        let deep = |folded: &String| folded.lines().any(is_deep);
         let detail = match &folded {
             Ok(folded) if deep(folded) => format!("{} stacks", folded.lines().count()),
-            Ok(folded) => format!("no deep stack in:\n{}", folded.lines().take(20).collect::<Vec<_>>().join("\n")),
+            Ok(folded) => format!("no deep stack in:\n{}", folded.chars().take(500).collect::<String>()),
             Err(why) => why.clone(),
         };
         let good = folded.as_ref().is_ok_and(deep);
@@ -155,6 +153,13 @@ impl Row {
             most.map_or_else(|| "–".to_owned(), |(name, count)| format!("{count} (`{name}`)")),
         ]
     }
+}
+
+/// Whether it is of the program that was run inside, in a recursion. Names may be missing: they are looked up when there is time.
+fn is_deep(line: &str) -> bool {
+    let frames: Vec<&str> = line.rsplit_once(' ').map_or(line, |(stack, _)| stack).split(';').collect();
+    frames.first().is_some_and(|process| DEEP.starts_with(process))
+        && frames.windows(2).filter(|two| two[0] == two[1]).count() > 5
 }
 
 /// Whether the kernel says that something of it broke. Lockups are not among them: the host was busy.

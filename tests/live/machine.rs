@@ -36,6 +36,11 @@ pub fn skipped(why: impl std::fmt::Display) {
     let _ = writeln!(std::io::stderr(), "skipped: {}: {why}", thread.name().unwrap_or("a test"));
 }
 
+/// Says past the test runner's capture what the running test found.
+pub fn told(what: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "{what}");
+}
+
 /// Whether this process may use BPF on this kernel, found by making a map and opening a perf event. It does not ask sberf.
 fn require_bpf() -> Result<(), &'static str> {
     static ANSWER: OnceLock<Result<(), &'static str>> = OnceLock::new();

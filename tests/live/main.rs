@@ -30,5 +30,6 @@ mod programs;
 mod recording;
 mod stacks;
 mod tools;
+mod verifier;
 mod waits;
 mod workload;

@@ -243,7 +243,7 @@ fn load_by_tables(
         Err(why) => match load_sched(options, nodes, false) {
             Ok(loaded) => Ok((loaded, Err(why))),
             // A capability that is missing comes first: without it, nobody knows what the kernel could do.
-            Err(why) => Err(floor::too_old().filter(|_| why.errno != Some(libc::EPERM)).map_or(why, Refusal::from)),
+            Err(why) => Err(floor::why_not().filter(|_| why.errno != Some(libc::EPERM)).map_or(why, Refusal::from)),
         },
     }
 }

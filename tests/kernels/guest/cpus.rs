@@ -6,6 +6,7 @@ use std::fs;
 use sberf::tick::{Lens, Tick};
 
 use super::{check, tell_lenses};
+use crate::machine::now_ns;
 use crate::recording::{Recorded, Recording};
 use crate::workload::Workload;
 
@@ -15,7 +16,7 @@ fn set_online(cpu: u32, online: bool) {
 }
 
 /// The kernel's list, such as `0,2-4`.
-fn online() -> BTreeSet<u32> {
+pub fn online() -> BTreeSet<u32> {
     let list = fs::read_to_string("/sys/devices/system/cpu/online").expect("the list of CPUs");
     let range = |part: &str| {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -27,11 +28,6 @@ fn online() -> BTreeSet<u32> {
 
 fn ids(tick: &Tick) -> BTreeSet<u32> {
     tick.cpus.iter().map(|cpu| cpu.id).collect()
-}
-
-fn now_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 /// Four CPUs, one missing from the start; another goes, both come back.
@@ -81,7 +77,7 @@ fn holes(missing: &[u32], goes: u32) -> String {
         }
     }
     let sampled: Vec<u64> = hogs.iter().map(|hog| samples(&seen, hog)).collect();
-    assert!(sampled.iter().all(|samples| *samples > 20), "samples on the CPUs that came: {sampled:?}");
+    assert!(sampled.iter().all(|samples| *samples > 5), "samples on the CPUs that came: {sampled:?}");
     format!("{} of {} CPUs at first, samples on those that came: {sampled:?}", first.len(), online().len())
 }
 

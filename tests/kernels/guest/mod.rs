@@ -19,8 +19,6 @@ use sberf::tick::Session;
 const PATIENCE: Duration = Duration::from_secs(150);
 /// The capture's name in the shared directory.
 pub const CAPTURE: &str = "inside.sberf";
-/// The function that calls itself in the workload that is captured.
-pub const DEEP: &str = ";rec";
 
 /// What is being checked, for the watchdog: a number and a name.
 static CURRENT: Mutex<(u64, String)> = Mutex::new((0, String::new()));
@@ -45,12 +43,16 @@ pub fn main(role: &str) -> ExitCode {
     std::thread::spawn(watch);
     match role {
         "refuses" => check("says why it cannot run here", refusal::says_why),
-        "wide" => cpus::wide(),
+        "wide" => {
+            cpus::wide();
+            program::json();
+        }
         _ => {
             counts::programs();
             known::answers();
             cpus::come_and_go();
-            program::checks();
+            program::json();
+            program::capture();
         }
     }
     ExitCode::SUCCESS

@@ -4,13 +4,13 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::{CAPTURE, check, known};
-use crate::machine::SHARE;
+use crate::qemu::SHARE;
 
 const SBERF: &str = env!("CARGO_BIN_EXE_sberf");
 const TICKS: usize = 3;
 
-/// Ticks as JSON, and a capture for the host to read.
-pub fn checks() {
+/// Ticks as JSON.
+pub fn json() {
     check("sberf top --json", || {
         let top = Command::new(SBERF).args(["top", "--json", "-d", "0.5", "--count", &TICKS.to_string()]).output();
         let top = top.expect("sberf starts");
@@ -23,8 +23,14 @@ pub fn checks() {
         assert_eq!(last["schema"], "sberf.tick/1");
         let processes = last["processes"].as_array().map_or(0, Vec::len);
         assert!(processes > 10, "{processes} processes");
-        format!("{TICKS} ticks, {processes} processes")
+        let cpus = last["cpus"].as_array().map_or(0, Vec::len);
+        assert_eq!(cpus, super::cpus::online().len(), "CPUs");
+        format!("{TICKS} ticks, {processes} processes, {cpus} CPUs")
     });
+}
+
+/// A capture for the host to read.
+pub fn capture() {
     check("sberf record", || {
         let capture = Path::new(SHARE).join(CAPTURE);
         let mut record = Command::new(SBERF);
