@@ -42,7 +42,10 @@ pub fn main(role: &str) -> ExitCode {
     }));
     std::thread::spawn(watch);
     match role {
-        "refuses" => check("says why it cannot run here", refusal::says_why),
+        "refuses" => {
+            check("says why nothing loads here", refusal::says_why);
+            check("procfs alone", refusal::procfs_alone);
+        }
         "wide" => {
             cpus::wide();
             program::json();
