@@ -14,7 +14,7 @@ TRIPLE = $(shell rustc -vV | sed -n 's/^host: //p' | tr a-z- A-Z_)
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help top build install uninstall test test-kernels cross lint fmt bench screenshot demo readme rust deps clean
+.PHONY: help top build install uninstall test test-kernels cross lint fmt bench soak screenshot demo readme rust deps clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -59,6 +59,10 @@ bench: rust ## speed of each part, then cost beside htop, runqlat, offcputime; a
 	@scripts/deps.sh build bench
 	$(CARGO) bench --locked --bench speed
 	CARGO_TARGET_$(TRIPLE)_RUNNER="$(if $(ROOT),sudo -E)" $(CARGO) bench --locked --bench overhead -- $(ARGS)
+
+soak: rust ## half an hour on a machine that is never quiet: nothing grows, no tick is lost; as root (ARGS="--minutes 5")
+	@scripts/deps.sh build bench
+	CARGO_TARGET_$(TRIPLE)_RUNNER="$(if $(ROOT),sudo -E)" $(CARGO) bench --locked --bench soak -- $(ARGS)
 
 demo: build ## record assets/demo.sberf: a made-up working day of this machine, as root
 	@scripts/demo.sh $(SBERF) assets/demo.sberf

@@ -152,6 +152,12 @@ pub struct Top {
     #[arg(long, value_name = "N", requires = "json", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
 
+    /// Memory for the past that can be looked at, in MB
+    ///
+    /// When it is full the oldest is let go, and counted as evicted.
+    #[arg(long, value_name = "MB", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub history: u32,
+
     #[command(flatten)]
     pub look: Look,
 

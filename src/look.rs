@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use sberf::collect::capture::Pace;
 use sberf::collect::local_time;
+use sberf::model::Limits;
 use sberf::ui::Theme;
 use sberf::ui::app::Options;
 use sberf::ui::theme::Depth;
@@ -26,7 +27,8 @@ pub fn top(args: Top) -> Result<(), Failure> {
     let open = open(&args, command.as_ref().map(Running::pid))?;
     let feed = Feed::start(open, args.write)?;
     let own_pid = (!replay).then(std::process::id);
-    top::run(feed, command, theme, Options { replay, utc_offset_s: utc_offset_s(), own_pid })
+    let limits = Limits { history_bytes: (args.history as usize) << 20, ..Limits::default() };
+    top::run(feed, command, theme, Options { replay, utc_offset_s: utc_offset_s(), own_pid }, limits)
 }
 
 /// The source that the command line means, opened as far as that is quick. `follow`: see [`source::live`].

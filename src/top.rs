@@ -45,11 +45,17 @@ enum End {
 }
 
 /// Runs the screen until it is left.
-pub fn run(feed: Feed, command: Option<Running>, theme: Theme, options: Options) -> Result<(), Failure> {
+pub fn run(
+    feed: Feed,
+    command: Option<Running>,
+    theme: Theme,
+    options: Options,
+    limits: Limits,
+) -> Result<(), Failure> {
     let signals = signals()?;
     let guard = terminal::enter().map_err(|error| Failure::line(format!("cannot take over the terminal: {error}")))?;
     let output = io::stdout().as_fd().try_clone_to_owned()?;
-    let mut top = Top::new(feed, command, theme, options, Screen::new(std::fs::File::from(output))?);
+    let mut top = Top::new(feed, command, theme, options, limits, Screen::new(std::fs::File::from(output))?);
     let end = top.run(&events()?, &signals);
     let late_errors = top.leave();
     drop(guard);
@@ -131,11 +137,18 @@ struct Top {
 }
 
 impl Top {
-    fn new(feed: Feed, command: Option<Running>, theme: Theme, options: Options, screen: Screen) -> Self {
+    fn new(
+        feed: Feed,
+        command: Option<Running>,
+        theme: Theme,
+        options: Options,
+        limits: Limits,
+        screen: Screen,
+    ) -> Self {
         let replay = options.replay;
         let mut app = App::new(theme, options);
         app.loading(if replay { "reading the capture" } else { "loading BPF programs" });
-        let model = Model::new(Session::default(), Limits::default());
+        let model = Model::new(Session::default(), limits);
         let started = Instant::now();
         let due = Some(Duration::ZERO);
         let (held, feed) = (Held::default(), Some(feed));
@@ -463,7 +476,7 @@ impl Top {
                 if let Some(command) = &mut self.command {
                     command.release();
                 }
-                self.model = Model::new(*session, Limits::default());
+                self.model = Model::new(*session, self.model.limits());
                 self.app.loading("collecting the first tick");
             }
             News::Batch(batch) if self.app.is_paused() => {
