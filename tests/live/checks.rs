@@ -1,13 +1,14 @@
 //! The cross-checks with procfs: silent while all is well, and not when something was broken behind our back.
 
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use libbpf_rs::query::ProgInfoIter;
 use sberf::tick::{Check, Counter, Loss, Tick, Verdict};
 
-use crate::machine::{machine, now_ns};
+use crate::machine::{machine, now_ns, scratch};
 use crate::recording::{Recorded, Recording};
 use crate::workload::Workload;
 
@@ -48,15 +49,31 @@ fn detach(name: &str) {
     assert!(detached > 0, "no link of {name}");
 }
 
+/// Writes that are flushed one by one, for two seconds at the most.
+fn write_and_flush() {
+    let path = scratch("written");
+    let mut file = File::create(&path).expect("a file");
+    let end = now_ns() + 2_000_000_000;
+    for _ in 0..200 {
+        file.write_all(&[7; 128 << 10]).and_then(|()| file.sync_data()).expect("room on the disk");
+        if now_ns() > end {
+            break;
+        }
+    }
+    let _ = fs::remove_file(path);
+}
+
 #[test]
 fn a_machine_at_work_gives_no_alarm() {
     let Some(_machine) = machine() else { return };
     let recording = start(|_| ());
     let mut pairs = Workload::prepare("pairs", &["3"]);
     pairs.go();
+    let writes = std::thread::spawn(write_and_flush);
     let mut forks = Workload::prepare("forks", &["300", "500"]);
     forks.run();
     pairs.wait_done();
+    writes.join().expect("written");
     let end = now_ns();
     recording.wait_past(end);
     let seen = recording.stop();
