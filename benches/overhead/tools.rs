@@ -52,7 +52,8 @@ fn installed(tools: Vec<Tool>) -> Vec<Tool> {
 }
 
 fn sberf(arguments: &str) -> String {
-    format!("{} {arguments}", env!("CARGO_BIN_EXE_sberf"))
+    // As much as it costs: nothing is given up for a budget.
+    format!("{} {arguments} --max-overhead 100", env!("CARGO_BIN_EXE_sberf"))
 }
 
 /// What watches while work is timed; the first is nothing. Without blocked stacks sberf keeps the totals that `runqlat`
