@@ -113,7 +113,7 @@ fn lacks<'a>(model: &'a Model, theme: &Theme) -> Vec<Vec<Span<'a>>> {
 }
 
 /// What is less than whole and counts, by reason: names of signals, and the reason.
-fn reasons(signals: &[Signal]) -> Vec<(String, &Refusal)> {
+pub(super) fn reasons(signals: &[Signal]) -> Vec<(String, &Refusal)> {
     let mut reasons: Vec<(String, &Refusal)> = Vec::new();
     for signal in signals.iter().filter(|signal| signal.kind.counts() && signal.grade() >= Grade::Reduced) {
         let Some(lack) = signal.lack() else { continue };

@@ -4,6 +4,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use unicode_segmentation::UnicodeSegmentation;
 
+use super::help::reasons;
 use super::process::{exit_words, nodes};
 use super::{Command, Context, Outcome, Pane, Theme, copy, draw, format};
 use crate::model::{EndSum, Hint, Model, Process};
@@ -68,7 +69,15 @@ impl InfoPane {
             add("missing", what);
             add("remedy", &how);
         }
-        for status in &session.lenses {
+        for (titles, refusal) in reasons(&session.signals) {
+            add("off", &titles);
+            add("reason", &refusal.why);
+            if !refusal.remedy.is_empty() {
+                add("remedy", &refusal.remedy);
+            }
+        }
+        // Captures from before there were verdicts.
+        for status in session.lenses.iter().filter(|_| session.signals.is_empty()) {
             if let Some(why) = &status.off {
                 add("lens off", &format!("{}: {why}", status.name));
             }

@@ -310,7 +310,7 @@ pub static BINDINGS: &[Binding] = &[
     bind(In::Anywhere, &[Char('+'), Char('=')], Command::Slower, "longer interval", None),
     bind(In::Anywhere, &[Char('-')], Command::Faster, "shorter interval", None),
     bind(In::Anywhere, &[Ctrl('l')], Command::Redraw, "paint the screen anew", None),
-    bind(In::Anywhere, &[Char('?'), F(1)], Command::Help, "this list, and which lenses are off", Some("help")),
+    bind(In::Anywhere, &[Char('?'), F(1)], Command::Help, "this list, and what does not work here", Some("help")),
     bind(In::Anywhere, &[Code(KeyCode::Esc)], Command::Back, "back", None),
     bind(In::Anywhere, &[Char('q')], Command::BackOrQuit, "back; at the top, quit", Some("quit")),
     bind(In::Anywhere, &[Ctrl('c'), F(10)], Command::Quit, "quit", None),
