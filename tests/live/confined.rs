@@ -1,6 +1,8 @@
 //! Starts sberf with fewer privileges than the test has: another user, some capabilities, a filter of system calls, no BTF.
 
+use std::ffi::{CStr, CString};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -18,6 +20,10 @@ pub struct Confinement {
     pub refused: Option<i64>,
     /// `/sys/kernel/btf` is empty.
     pub without_btf: bool,
+    /// The file system of the program grants no capabilities.
+    pub nosuid: bool,
+    /// Root of a user namespace of its own.
+    pub user_namespace: bool,
 }
 
 /// A copy of the program where everybody may run it, and a place where nobody may write.
@@ -35,6 +41,7 @@ impl Lodging {
         std::fs::set_permissions(dir.path().join("sberf"), PermissionsExt::from_mode(0o755))?;
         std::fs::create_dir(dir.path().join("out"))?;
         chown(dir.path().join("out"), Some(NOBODY), Some(NOBODY))?;
+        std::fs::set_permissions(dir.path().join("out"), PermissionsExt::from_mode(0o777))?;
         Ok(Lodging { dir })
     }
 
@@ -61,8 +68,9 @@ impl Lodging {
         let mut command = Command::new(self.program());
         command.args(args).current_dir(self.out()).stdin(Stdio::null()).env_clear().env("PATH", "/usr/bin:/bin");
         let confinement = confinement.clone();
+        let dir = CString::new(self.dir.path().as_os_str().as_bytes())?;
         // SAFETY: between fork and exec, only system calls are made on memory that was made before.
-        unsafe { command.pre_exec(move || confine(&confinement)) };
+        unsafe { command.pre_exec(move || confine(&confinement, &dir)) };
         command.output()
     }
 }
@@ -82,9 +90,18 @@ fn checked(result: i64) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-fn confine(confinement: &Confinement) -> io::Result<()> {
+fn confine(confinement: &Confinement, dir: &CStr) -> io::Result<()> {
+    if confinement.without_btf || confinement.nosuid {
+        have_own_mounts()?;
+    }
     if confinement.without_btf {
         hide_btf()?;
+    }
+    if confinement.nosuid {
+        forbid_suid(dir)?;
+    }
+    if confinement.user_namespace {
+        enter_namespace()?;
     }
     if let Some(capabilities) = confinement.capabilities {
         become_nobody(capabilities)?;
@@ -92,15 +109,33 @@ fn confine(confinement: &Confinement) -> io::Result<()> {
     confinement.refused.map_or(Ok(()), refuse)
 }
 
-/// An empty directory over `/sys/kernel/btf`, seen by this process only.
+/// What is mounted from here on is seen by this process only.
+fn have_own_mounts() -> io::Result<()> {
+    // SAFETY: takes a number.
+    checked(unsafe { libc::unshare(libc::CLONE_NEWNS) }.into())?;
+    mount(c"none", c"/", c"none", libc::MS_REC | libc::MS_PRIVATE)
+}
+
+/// An empty directory over `/sys/kernel/btf`.
 fn hide_btf() -> io::Result<()> {
-    // SAFETY: the strings end with NUL and outlive the calls.
-    unsafe {
-        checked(libc::unshare(libc::CLONE_NEWNS).into())?;
-        let none = c"none".as_ptr();
-        checked(libc::mount(none, c"/".as_ptr(), none, libc::MS_REC | libc::MS_PRIVATE, std::ptr::null()).into())?;
-        checked(libc::mount(none, c"/sys/kernel/btf".as_ptr(), c"tmpfs".as_ptr(), 0, std::ptr::null()).into())
-    }
+    mount(c"none", c"/sys/kernel/btf", c"tmpfs", 0)
+}
+
+fn forbid_suid(dir: &CStr) -> io::Result<()> {
+    mount(dir, dir, c"none", libc::MS_BIND)?;
+    mount(dir, dir, c"none", libc::MS_BIND | libc::MS_REMOUNT | libc::MS_NOSUID)
+}
+
+fn mount(what: &CStr, at: &CStr, kind: &CStr, flags: u64) -> io::Result<()> {
+    // SAFETY: the strings end with NUL and outlive the call.
+    checked(unsafe { libc::mount(what.as_ptr(), at.as_ptr(), kind.as_ptr(), flags, std::ptr::null()) }.into())
+}
+
+/// Root there is root here, with every capability there and none here.
+fn enter_namespace() -> io::Result<()> {
+    // SAFETY: takes a number.
+    checked(unsafe { libc::unshare(libc::CLONE_NEWUSER) }.into())?;
+    std::fs::write("/proc/self/uid_map", "0 0 1")
 }
 
 /// Header and data of capset(2), version 3.
