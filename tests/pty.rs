@@ -375,7 +375,10 @@ fn stacks_by_frame_pointers_are_said_to_be() {
     terminal.wait_for("fp stacks");
     terminal.press(b"?");
     terminal.wait_for("switched off (--unwind fp)");
-    terminal.press(b"\x1bq");
+    // Together they would be Alt-q.
+    terminal.press(b"\x1b");
+    terminal.wait_until("closed", |terminal| !terminal.text().contains("any other key closes"));
+    terminal.press(b"q");
     assert!(terminal.end().success());
 }
 
