@@ -1,6 +1,6 @@
 //! What procfs counts of disks, from `/proc/diskstats`: for comparison only.
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::reread::Reread;
 
@@ -17,6 +17,8 @@ pub struct DiskSums {
 pub struct DiskStats {
     file: Option<Reread>,
     last: FxHashMap<String, DiskSums>,
+    /// Those whose requests the last sums hold.
+    counted: FxHashSet<String>,
     /// Whether requests of a disk pass the hooks.
     hooked: FxHashMap<String, bool>,
 }
@@ -28,14 +30,15 @@ impl DiskStats {
     /// Takes the first reading.
     pub fn new() -> Self {
         let file = Reread::open("/proc/diskstats", 4 << 20).ok();
-        let mut stats = DiskStats { file, last: FxHashMap::default(), hooked: FxHashMap::default() };
+        let mut stats =
+            DiskStats { file, last: FxHashMap::default(), counted: FxHashSet::default(), hooked: FxHashMap::default() };
         stats.since();
         stats
     }
 
     /// Whether requests of that disk pass the hooks: only a disk with queues of its own has requests. Others (device mapper, RAID,
     /// zram) hand on to those, and partitions are parts of them.
-    pub fn is_hooked(&mut self, name: &str) -> bool {
+    fn is_hooked(&mut self, name: &str) -> bool {
         if let Some(&known) = self.hooked.get(name) {
             return known;
         }
@@ -46,16 +49,23 @@ impl DiskStats {
         hooked
     }
 
+    /// Whether the last sums hold the requests of that disk.
+    pub fn has_counted(&self, name: &str) -> bool {
+        self.counted.contains(name)
+    }
+
     /// Sums since the last call; `None` if they cannot be read. A disk that is new counts from its next reading on.
     pub fn since(&mut self) -> Option<DiskSums> {
         let now = parse(self.file.as_mut()?.read()?);
         let mut sums = DiskSums::default();
+        self.counted.clear();
         for (name, now) in &now {
             if let Some(last) = self.last.get(name).copied()
                 && self.is_hooked(name)
             {
                 sums.requests = sums.requests.saturating_add(now.requests.saturating_sub(last.requests));
                 sums.bytes = sums.bytes.saturating_add(now.bytes.saturating_sub(last.bytes));
+                self.counted.insert(name.clone());
             }
         }
         self.last = now.into_iter().collect();

@@ -82,10 +82,10 @@ impl Watching {
     }
 
     /// Reads and writes, and how many flushes.
-    fn our_disks(&mut self, tick: &Tick) -> (DiskSums, u64) {
+    fn our_disks(&self, tick: &Tick) -> (DiskSums, u64) {
         let (mut sums, mut flushes) = (DiskSums::default(), 0);
         for disk in &tick.disks {
-            if self.diskstats.is_hooked(&disk.name) {
+            if self.diskstats.has_counted(&disk.name) {
                 for op in [DiskOp::Read, DiskOp::Write] {
                     sums.requests += disk.ops[op as usize].requests;
                     sums.bytes += disk.ops[op as usize].bytes;
