@@ -10,6 +10,7 @@ mod exports;
 mod feed;
 mod held;
 mod look;
+mod memory;
 mod record;
 mod save;
 mod screen;
@@ -57,6 +58,7 @@ impl From<io::Error> for Failure {
 }
 
 fn main() -> ExitCode {
+    memory::give_back();
     restore_terminal_on_panic();
     outlive_file_size_limit();
     let result = match Cli::parse().command {

@@ -50,6 +50,8 @@ const UNSAFE_FILES: &[&str] = &[
     "src/collect/live/wire.rs",
     // `localtime_r(3)`.
     "src/collect/local_time.rs",
+    // `mallopt(3)`.
+    "src/memory.rs",
     // What a new process does between fork and exec.
     "src/command/spawn.rs",
 ];

@@ -121,7 +121,7 @@ fn a_ring_that_nobody_drains_is_noticed() {
 fn a_map_that_is_full_costs_stacks_and_no_totals() {
     let Some(_machine) = machine() else { return };
     let recording = start(|options| options.stack_entries = Some(8));
-    let mut flood = Workload::prepare("flood", &["3", "2"]);
+    let mut flood = Workload::prepare("flood", &["1", "2"]);
     flood.run();
     recording.wait_past(flood.number("end_ns"));
     let seen = recording.stop();
