@@ -67,12 +67,12 @@ impl Worker {
     /// Walks a stack, making what tables it misses; tells the result.
     pub(super) fn finish(&mut self, snapshot: &Snapshot) {
         let process = snapshot.process();
-        self.meet(process);
-        let space = self.space(process);
+        let space = self.space_in(process, snapshot.head.image);
         if space.places.is_empty() || !space.is_of(snapshot.head.image) {
             // It is gone and was never seen, or executes another program by now.
             return;
         }
+        self.meet(process);
         let (mut frames, mut stop) = self.walk(&space, snapshot, &snapshot.stack);
         if stop == Stop::Read && (snapshot.stack.len() == STACK_BYTES || snapshot.is_asleep()) {
             // What was copied ends: more of it would lead on.

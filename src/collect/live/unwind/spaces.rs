@@ -136,6 +136,16 @@ impl Spaces {
         read
     }
 
+    /// The same of one program of that process: what is known of an earlier one, however short ago, is void.
+    pub fn look_in(&mut self, process: ProcessKey, image: u64, now: Instant) -> Arc<Space> {
+        let space = self.look(process, now);
+        if space.is_of(image) {
+            return space;
+        }
+        self.known.remove(&process);
+        self.look(process, now)
+    }
+
     fn make_room(&mut self) {
         if self.known.len() >= MOST
             && let Some(oldest) = self.known.iter().min_by_key(|(_, space)| space.asked).map(|(&key, _)| key)

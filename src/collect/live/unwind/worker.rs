@@ -288,6 +288,11 @@ impl Worker {
         self.spaces.look(process, Instant::now())
     }
 
+    /// What is mapped in one program of a process, if it still executes that; see [`Space::is_of`].
+    pub(super) fn space_in(&mut self, process: ProcessKey, image: u64) -> Arc<Space> {
+        self.spaces.look_in(process, image, Instant::now())
+    }
+
     /// A file that is known.
     pub(super) fn file(&self, key: FileKey) -> Option<FileId> {
         self.store.find(key)
