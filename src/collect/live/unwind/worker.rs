@@ -43,8 +43,9 @@ const MAX_ASLEEP: usize = 8192;
 const DENIED: u8 = 8;
 /// For a file system that may never answer.
 pub(super) const PATIENCE: Duration = Duration::from_millis(100);
-/// How long they wait where the budget has little left.
-const BETWEEN_ASLEEP: Duration = Duration::from_secs(1);
+/// They wait until nothing was missed for so long, or for the other time: each takes milliseconds, most of it waiting.
+const QUIET: Duration = Duration::from_millis(300);
+const PATIENT: Duration = Duration::from_secs(10);
 /// CPU time at once for what is missed.
 const AT_ONCE: Duration = Duration::from_secs(2);
 /// Files without a table that are remembered as such.
@@ -142,6 +143,8 @@ pub struct Worker {
     unfinished: VecDeque<Snapshot>,
     /// Threads that were asleep before us. Nothing else waits for them.
     asleep: VecDeque<Snapshot>,
+    /// When something was missed last.
+    missed: Instant,
     filler: Filler,
     /// By slot.
     numbers: FxHashMap<u32, Numbers>,
@@ -172,6 +175,7 @@ impl Worker {
             wanted: Wanted::default(),
             unfinished: VecDeque::new(),
             asleep: VecDeque::new(),
+            missed: now,
             filler: wiring.filler,
             numbers: FxHashMap::default(),
             budget: Budget::new(AT_ONCE, now),
@@ -204,9 +208,9 @@ impl Worker {
             (false, true) => Some(Duration::ZERO),
             (false, false) => Some(self.budget.rest()),
         };
-        let timeout = match (timeout, self.asleep.is_empty(), self.budget.is_ample()) {
+        let timeout = match (timeout, self.asleep.is_empty(), self.is_quiet()) {
             (None, false, true) => Some(Duration::ZERO),
-            (None, false, false) => Some(BETWEEN_ASLEEP),
+            (None, false, false) => Some(QUIET),
             _ => timeout,
         };
         let timeout = timeout.and_then(|timeout| timeout.try_into().ok());
@@ -217,6 +221,11 @@ impl Worker {
         let _ = rustix::io::read(&self.wake, &mut [0u8; 8]);
     }
 
+    /// There is time for those that nothing waits for.
+    fn is_quiet(&self) -> bool {
+        self.budget.is_ample() && (self.missed.elapsed() > QUIET || self.began.elapsed() > PATIENT)
+    }
+
     /// Takes in what is missed.
     fn hear(&mut self) {
         let bytes = self.needs.take();
@@ -224,6 +233,9 @@ impl Worker {
         self.needed.extend(std::iter::from_fn(|| wire::take::<unwind_need>(&mut rest)));
         let (asleep, walking): (Vec<_>, Vec<_>) =
             snapshots(&self.snapshots.take()).into_iter().partition(Snapshot::is_asleep);
+        if !walking.is_empty() || !self.needed.is_empty() {
+            self.missed = Instant::now();
+        }
         self.unfinished.extend(walking);
         let room = MAX_ASLEEP.saturating_sub(self.asleep.len());
         self.asleep.extend(asleep.into_iter().take(room));
@@ -244,7 +256,7 @@ impl Worker {
             let _ = if self.is_missing(id, window) { self.fill(id, window) } else { Ok(()) };
         } else if let Some(process) = self.wished.pop_front() {
             self.meet(process);
-        } else if self.budget.is_ample()
+        } else if self.is_quiet()
             && let Some(snapshot) = self.asleep.pop_front()
         {
             self.finish(&snapshot);
