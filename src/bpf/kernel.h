@@ -198,7 +198,6 @@ struct sched_entity {
 struct task_struct {
 	unsigned int __state;
 	unsigned int flags;
-	int on_cpu;
 	pid_t pid;
 	pid_t tgid;
 	int exit_code;
@@ -217,6 +216,11 @@ struct task_struct {
 	struct files_struct *files;
 	struct signal_struct *signal;
 	struct mm_struct *mm;
+};
+
+/* An int up to 6.18, a byte in 7.2, where an access as an int is refused: not for reading but by `runs_now`. */
+struct task_struct___of_any_size {
+	int on_cpu;
 };
 
 struct linux_binprm;
@@ -299,10 +303,12 @@ static __always_inline __s64 resident_pages(struct mm_struct *mm)
 	return pages < 0 ? 0 : pages;
 }
 
-/* Whether it runs now. `on_cpu` is an int up to 6.18 and a byte in 7.2: read at the size that this kernel states. */
+/* Whether it runs now: read at the size that this kernel states. */
 static __always_inline bool runs_now(struct task_struct *task)
 {
-	return BPF_CORE_READ_BITFIELD(task, on_cpu) != 0;
+	struct task_struct___of_any_size *sized = (void *)task;
+
+	return BPF_CORE_READ_BITFIELD(sized, on_cpu) != 0;
 }
 
 static __always_inline __u32 request_dev(struct request *rq)

@@ -888,7 +888,7 @@ static __always_inline void find_asleep(struct task_struct *task, struct thread 
 	__u64 since = *(volatile __u64 *)&t->state_since, stack;
 	struct place_key *place = &t->place[PLACES - 1];
 
-	if (!is_blocked(t->state) || task->on_cpu || !wants_stacks(task->tgid))
+	if (!is_blocked(t->state) || runs_now(task) || !wants_stacks(task->tgid))
 		return;
 	stack = take_asleep(task);
 	if (stack == HASH_NOT_TAKEN || *(volatile __u64 *)&t->state_since != since)
