@@ -5,6 +5,7 @@ use std::fs;
 
 use sberf::tick::{Lens, Tick};
 
+use super::known::set_up;
 use super::{check, tell_lenses};
 use crate::machine::now_ns;
 use crate::recording::{Recorded, Recording};
@@ -59,7 +60,7 @@ fn holes(missing: &[u32], goes: u32) -> String {
     // Sampling is back on a CPU a tick after it is.
     recording.wait_past(back + 1_500_000_000);
     let mut hogs: Vec<Workload> =
-        missing.iter().chain([&goes]).map(|cpu| Workload::prepare("hogs", &["1", &cpu.to_string(), "3"])).collect();
+        missing.iter().chain([&goes]).map(|cpu| set_up("hogs", &["1", &cpu.to_string(), "3"])).collect();
     hogs.iter_mut().for_each(Workload::go);
     hogs.iter_mut().for_each(Workload::wait_done);
     recording.wait_past(now_ns());

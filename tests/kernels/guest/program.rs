@@ -34,7 +34,7 @@ pub fn capture() {
     check("sberf record", || {
         let capture = Path::new(SHARE).join(CAPTURE);
         let mut record = Command::new(SBERF);
-        record.arg("record").arg("-o").arg(&capture).arg("--").arg(known::deep_program()).arg("15");
+        record.arg("record").arg("-o").arg(&capture).arg("--").arg(known::program("depth")).arg("60");
         let status = record.stdin(Stdio::null()).stdout(Stdio::null()).status().expect("sberf starts");
         assert!(status.success(), "{status}");
         let bytes = capture.metadata().expect("a capture").len();
