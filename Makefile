@@ -58,11 +58,11 @@ fmt: ## format the Rust sources
 bench: rust ## speed of each part, then cost beside htop, runqlat, offcputime; as root, some 10 minutes
 	@scripts/deps.sh build bench
 	$(CARGO) bench --locked --bench speed
-	CARGO_TARGET_$(TRIPLE)_RUNNER="$(if $(ROOT),sudo -E)" $(CARGO) bench --locked --bench overhead -- $(ARGS)
+	CARGO_TARGET_$(TRIPLE)_RUNNER="$(if $(ROOT),sudo -E,env)" $(CARGO) bench --locked --bench overhead -- $(ARGS)
 
 soak: rust ## half an hour on a machine that is never quiet: nothing grows, no tick is lost; as root (ARGS="--minutes 5")
 	@scripts/deps.sh build bench
-	CARGO_TARGET_$(TRIPLE)_RUNNER="$(if $(ROOT),sudo -E)" $(CARGO) bench --locked --bench soak -- $(ARGS)
+	CARGO_TARGET_$(TRIPLE)_RUNNER="$(if $(ROOT),sudo -E,env)" $(CARGO) bench --locked --bench soak -- $(ARGS)
 
 demo: build ## record assets/demo.sberf: a made-up working day of this machine, as root
 	@scripts/demo.sh $(SBERF) assets/demo.sberf
