@@ -5,6 +5,7 @@ use rustc_hash::FxHashMap;
 use super::host::read_bounded;
 use super::mappings::ns_per_clock_tick;
 use super::reread::Reread;
+use crate::tick::CpuTick;
 
 /// Ids beyond this are not believed (the kernel's own limit is 8192).
 const MAX_ID: u32 = 65_535;
@@ -28,6 +29,24 @@ pub struct CpuTime {
     pub steal_ns: u64,
     /// Idle, with or without I/O outstanding.
     pub idle_ns: u64,
+}
+
+impl CpuTime {
+    /// As a part of a tick. `nodes`: NUMA nodes and their CPUs; a CPU of none is counted to node 0.
+    pub fn tick(self, nodes: &[(u32, Vec<u32>)], mhz: Option<u32>) -> CpuTick {
+        CpuTick {
+            id: self.id,
+            node: nodes.iter().find(|(_, cpus)| cpus.contains(&self.id)).map_or(0, |(node, _)| *node),
+            user_ns: self.user_ns,
+            kernel_ns: self.kernel_ns,
+            irq_ns: self.irq_ns,
+            softirq_ns: self.softirq_ns,
+            steal_ns: self.steal_ns,
+            idle_ns: self.idle_ns,
+            mhz,
+            ..CpuTick::default()
+        }
+    }
 }
 
 /// Columns of a line of `/proc/stat` that are counted; guest time is in user and nice already.

@@ -84,21 +84,7 @@ impl Machine {
 
     fn cpus(&mut self) -> Vec<CpuTick> {
         let times = self.times.read();
-        times
-            .into_iter()
-            .map(|time| CpuTick {
-                id: time.id,
-                node: self.nodes.iter().find(|(_, cpus)| cpus.contains(&time.id)).map_or(0, |(node, _)| *node),
-                user_ns: time.user_ns,
-                kernel_ns: time.kernel_ns,
-                irq_ns: time.irq_ns,
-                softirq_ns: time.softirq_ns,
-                steal_ns: time.steal_ns,
-                idle_ns: time.idle_ns,
-                mhz: self.frequencies.mhz(time.id),
-                ..CpuTick::default()
-            })
-            .collect()
+        times.into_iter().map(|time| time.tick(&self.nodes, self.frequencies.mhz(time.id))).collect()
     }
 
     fn node_ticks(&mut self, objects: &Objects, tick: &Tick) -> Vec<NodeTick> {

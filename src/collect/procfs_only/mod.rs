@@ -162,24 +162,8 @@ impl ProcfsOnly {
 
     fn cpus(&mut self) -> Vec<CpuTick> {
         self.frequencies.refresh();
-        let node =
-            |id: u32| self.session.nodes.iter().find(|(_, cpus)| cpus.contains(&id)).map_or(0, |(node, _)| *node);
         let times = self.times.read();
-        times
-            .into_iter()
-            .map(|time| CpuTick {
-                id: time.id,
-                node: node(time.id),
-                user_ns: time.user_ns,
-                kernel_ns: time.kernel_ns,
-                irq_ns: time.irq_ns,
-                softirq_ns: time.softirq_ns,
-                steal_ns: time.steal_ns,
-                idle_ns: time.idle_ns,
-                mhz: self.frequencies.mhz(time.id),
-                ..CpuTick::default()
-            })
-            .collect()
+        times.into_iter().map(|time| time.tick(&self.session.nodes, self.frequencies.mhz(time.id))).collect()
     }
 
     fn nodes(&mut self, cpus: &[CpuTick]) -> Vec<NodeTick> {
