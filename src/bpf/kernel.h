@@ -34,6 +34,7 @@ typedef int pid_t;
 enum bpf_map_type {
 	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_ARRAY = 2,
+	BPF_MAP_TYPE_PROG_ARRAY = 3,
 	BPF_MAP_TYPE_PERCPU_HASH = 5,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
 	BPF_MAP_TYPE_LRU_HASH = 9,
@@ -197,6 +198,7 @@ struct sched_entity {
 
 struct task_struct {
 	unsigned int __state;
+	void *stack;
 	unsigned int flags;
 	pid_t pid;
 	pid_t tgid;
@@ -301,6 +303,22 @@ static __always_inline __s64 resident_pages(struct mm_struct *mm)
 		pages += BPF_CORE_READ(mm, rss_stat[3].count);
 	}
 	return pages < 0 ? 0 : pages;
+}
+
+/* Where the user's registers lie within a kernel stack: the same distance in each, learnt from the first. */
+static __u64 user_regs_at = 0;
+
+/*
+ * What bpf_task_pt_regs gives, for a path on which no helper can be afforded: a call and its safe return take longer than all that
+ * is read. From 6.2 on: a35b9af4ec2c lets a program cast a number.
+ */
+static __always_inline struct pt_regs *user_regs_in(struct task_struct *task)
+{
+	if (!bpf_ksym_exists(bpf_rdonly_cast))
+		return (void *)bpf_task_pt_regs(task);
+	if (!user_regs_at)
+		user_regs_at = (__u64)bpf_task_pt_regs(task) - (__u64)task->stack;
+	return bpf_core_cast((void *)((__u64)task->stack + user_regs_at), struct pt_regs);
 }
 
 /* Whether it runs now: read at the size that this kernel states. */

@@ -120,6 +120,8 @@ struct acc {
 	__u32 involuntary;
 	__u32 wakeups;
 	__u32 migrations;
+	__u32 bucket; /* of the value that was counted last */
+	__u32 pad;
 };
 
 struct place_key {
@@ -280,6 +282,7 @@ struct cpu_acc {
 	__u64 runq_max_ns; /* of the interval `max_gen` */
 	__u64 max_gen;
 	__u64 period;	   /* when the present period of the two budgets began */
+	__u64 began;	   /* when the switch began that `look` ends; 0: it is not timed */
 	__u32 walks;	   /* left in it */
 	__u32 looks;	   /* left in it */
 	__u32 running_tid; /* who runs; 0: idle */

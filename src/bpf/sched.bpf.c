@@ -3,9 +3,9 @@
  * sched: where every thread's wall time goes.
  *
  * Hooks    tp_btf sched_switch, sched_wakeup, sched_wakeup_new; a task iterator reads the result.
- * Keeps    in task storage: the present state and since when, and for two intervals ns by state, histograms, and time by
+ * Keeps    of each thread (thread.bpf.h): the present state and since when, and for two intervals ns by state, histograms, and time by
  *          remembered place; in maps: what overflowed, per-CPU counters, and blocked stacks that lost their place.
- * Costs    per switch: a clock reading, two look-ups of task storage, no map update while histograms hit their cache;
+ * Costs    per switch: no helper is called for threads that switch often, no map updated while histograms hit their cache;
  *          a stack walk only where a thread blocks at a new place, and only within a budget.
  *
  * An interval ends when user space advances `flip`. A thread's first event after that closes its old account at the
@@ -18,62 +18,9 @@
 #include "hist.bpf.h"
 #define OF_BLOCKED 1
 #include "asleep.bpf.h"
-
-/* Set before load. */
-const volatile __u32 self_tgid = 0;	       /* its stacks are not taken */
-const volatile __u64 period_ns = 10000000;
-const volatile __u32 nodes = 1;
-const volatile bool totals_only = false;
-const volatile __u8 syscall_class[SYSCALLS] = {}; /* enum state; 0 reads as ST_OTHER */
-const volatile bool only_some = false;	       /* take stacks only of processes in `chosen` */
-
-/* Innermost kernel frames in a trace point: this program and what runs it. */
-#define OWN_FRAMES 2
-
-struct thread {
-	__u32 seq; /* odd while `roll` runs */
-	__u32 cpu;
-	__u64 gen;
-	__u64 born;	   /* interval in which we first saw it */
-	__u64 told;	   /* last interval that the iterator told of */
-	__u64 state_since; /* when the present state began */
-	__u64 charged;	   /* accounted up to here */
-	__u64 off_since;   /* when it left the CPU to block; 0: it did not */
-	__u64 ran_ns;	   /* the scheduler's own sum when it last left the CPU */
-	__u64 looked;	   /* when it was last looked at closely where it blocks */
-	__u8 state;
-	__u8 slot;   /* index in place: where it is blocked */
-	__u8 oldest; /* index in place, any multiple of PLACES added: who makes room */
-	__u8 pad;
-	__u16 syscall;
-	__u8 recent[PLACES]; /* by registers: the slot in place that was last used for them */
-	__u8 skip[PLACES];   /* by registers: waits until the next look */
-	__u16 trust[PLACES]; /* by registers: share of looks that found what the registers said, of 2^16 */
-	__u32 call;	     /* number of the system call in which it blocked last, plus 1; 0: none yet */
-	struct place_key place[PLACES];
-	struct acc acc[2];
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
-	__type(value, struct thread);
-} threads SEC(".maps");
-
-struct hist_gen {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 32768);
-	__type(key, struct hist_key);
-	__type(value, __u64);
-} hists_even SEC(".maps"), hists_odd SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, 2);
-	__type(key, __u32);
-	__array(values, struct hist_gen);
-} hists SEC(".maps") = { .values = { &hists_even, &hists_odd } };
+#include "thread.bpf.h"
+#include "wait.bpf.h"
+#include "place.bpf.h"
 
 /* Last accounts of threads that ended, 1.1 kB each: room for some 7 000 of them while user space is kept from its CPU. */
 struct {
@@ -88,25 +35,6 @@ struct {
 	__type(value, struct cpu_acc);
 } cpus SEC(".maps");
 
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1024);
-	__type(key, __u32);
-	__type(value, __u8);
-} chosen SEC(".maps");
-
-/* The innermost part of a user's stack. */
-struct near_stack {
-	__u64 words[NEAR_WORDS + 1];
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct near_stack);
-} near SEC(".maps");
-
 /* Where the iterator puts a record together. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -114,430 +42,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct task_full_rec);
 } out SEC(".maps");
-
-static __always_inline bool is_blocked(__u32 state)
-{
-	return state >= ST_DISK && state <= ST_OTHER;
-}
-
-static __always_inline struct acc *half(struct thread *t, __u64 gen)
-{
-	BOUND(gen, 1);
-	return &t->acc[gen];
-}
-
-/* Time since it was charged last. */
-static __always_inline __u64 uncharged(struct thread *t, __u64 until)
-{
-	__u64 from = t->charged;
-
-	if (until <= from)
-		return 0;
-	t->charged = until;
-	return until - from;
-}
-
-static __always_inline void charge_on_cpu(struct thread *t, struct acc *acc, __u64 until)
-{
-	__u64 ns = uncharged(t, until), node;
-
-	acc->ns[ST_ON_CPU] += ns;
-	if (nodes > 1) {
-		node = bpf_get_numa_node_id();
-		BOUND(node, MAX_NODES - 1);
-		acc->node_ns[node] += ns;
-	}
-}
-
-/* Adds [t->charged, until) to the present state. */
-static __always_inline void charge(struct thread *t, struct acc *acc, __u64 until)
-{
-	__u64 ns, state = t->state, slot = t->slot;
-
-	if (state == ST_ON_CPU) {
-		charge_on_cpu(t, acc, until);
-		return;
-	}
-	ns = uncharged(t, until);
-	if (state >= ST_COUNT)
-		return;
-	BOUND(state, STATE_SLOTS - 1);
-	acc->ns[state] += ns;
-	if (is_blocked(state)) {
-		BOUND(slot, PLACE_SLOTS - 1);
-		acc->place[slot].ns += ns;
-	}
-}
-
-/* Closes the interval before `f->gen` and opens a new account. */
-static __noinline int roll(struct thread *t, struct flip *f)
-{
-	struct acc *old, *new;
-	__u64 gen;
-
-	if (!t || !f)
-		return 0;
-	gen = f->gen;
-	old = half(t, gen - 1);
-	new = half(t, gen);
-	t->seq++;
-	barrier();
-	if (t->gen + 1 != gen) {
-		__builtin_memset(old, 0, sizeof(*old));
-		if (t->charged < f->prev_ns)
-			t->charged = f->prev_ns;
-	}
-	charge(t, old, f->ns);
-	__builtin_memset(new, 0, sizeof(*new));
-	t->gen = gen;
-	barrier();
-	t->seq++;
-	return 0;
-}
-
-/* Counts a value and yields its bucket. */
-static __always_inline __u32 hist_add(struct acc *acc, struct task_struct *task, __u64 gen, __u32 kind, __u64 value)
-{
-	__u32 bucket = bucket_of(value);
-	__u64 at = bucket;
-	struct cell *cell;
-
-	BOUND(at, HIST_CELLS - 1);
-	cell = &acc->hist[kind][at];
-	if (value > acc->max_ns[kind])
-		acc->max_ns[kind] = value;
-	acc->sum_ns[kind] += value;
-	if (cell->count && (cell->bucket != bucket || cell->count == 0xFFFF)) {
-		struct hist_key key = {
-			.start_ns = task->start_boottime, .tid = task->pid, .kind = kind, .bucket = cell->bucket,
-		};
-		__u64 count = cell->count, *have;
-		__u32 index = gen & 1;
-		void *map = bpf_map_lookup_elem(&hists, &index);
-
-		have = map ? bpf_map_lookup_elem(map, &key) : NULL;
-		if (have)
-			__sync_fetch_and_add(have, count);
-		else if (!map || bpf_map_update_elem(map, &key, &count, BPF_NOEXIST))
-			lose(LOSS_HIST_MAP, count);
-		cell->count = 0;
-	}
-	cell->bucket = bucket;
-	cell->count++;
-	return bucket;
-}
-
-/* Its storage, with the account of the present interval open. `state`: what it is known to do if it is new to us. */
-static __always_inline struct thread *thread_of(struct task_struct *task, struct flip *f, __u64 now, __u32 state)
-{
-	struct thread *t = bpf_task_storage_get(&threads, task, NULL, 0);
-
-	if (!t) {
-		t = bpf_task_storage_get(&threads, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
-		if (!t) {
-			lose(LOSS_NO_STORAGE, 1);
-			return NULL;
-		}
-		t->state = state;
-		t->slot = NO_PLACE;
-		t->state_since = now;
-		t->charged = now;
-		t->gen = f->gen;
-		t->born = f->gen;
-	} else if (t->gen != f->gen) {
-		roll(t, f);
-	}
-	return t;
-}
-
-static __always_inline __u32 by_descriptor(struct task_struct *task, __u32 fd)
-{
-	struct fdtable *fdt = BPF_CORE_READ(task, files, fdt);
-	struct file **slots, *file = NULL;
-	__u16 mode = 0;
-
-	if (!fdt || fd >= BPF_CORE_READ(fdt, max_fds))
-		return ST_OTHER;
-	slots = BPF_CORE_READ(fdt, fd);
-	if (bpf_probe_read_kernel(&file, sizeof(file), &slots[fd]) || !file)
-		return ST_OTHER;
-	mode = BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT;
-	return mode == S_IFSOCK ? ST_NET : mode == S_IFIFO ? ST_PIPE : ST_OTHER;
-}
-
-/* How a thread came to wait, from its saved user registers. */
-struct wait {
-	__u64 place; /* hash of what says "the same place" when it blocks there again; never 0 */
-	__u32 reason;
-	__u16 syscall;
-	__u8 by_fd; /* the reason is what descriptor `fd` is */
-	__u32 fd;
-	__u64 sp, fp; /* of the user's stack; 0 without one */
-};
-
-/*
- * Why a task that is not on a CPU and not runnable waits. A page fault saves -1 in place of the system call's number.
- */
-static __always_inline void wait_of(struct task_struct *task, __u32 state, __u32 call, struct wait *wait)
-{
-	bool iowait = BPF_CORE_READ_BITFIELD(task, in_iowait);
-	struct user_regs user;
-	struct pt_regs *regs;
-	long nr;
-
-	wait->place = 0;
-	wait->fd = 0;
-	wait->syscall = 0xFFFF;
-	wait->by_fd = 0;
-	wait->sp = 0;
-	wait->fp = 0;
-	wait->reason = ST_OTHER;
-	if (state & (TASK_STOPPED | TASK_TRACED)) {
-		wait->reason = ST_STOPPED;
-		wait->place = ST_STOPPED;
-		return;
-	}
-	if (task->flags & PF_KTHREAD) {
-		if (iowait)
-			wait->reason = ST_DISK;
-		wait->place = wait->reason;
-		return;
-	}
-	regs = (void *)bpf_task_pt_regs(task);
-	nr = call_of(regs, &user, &wait->fd);
-	wait->sp = user.sp;
-	wait->fp = user.fp;
-	wait->place = mix(mix(user.pc ^ (user.fp << 24), user.sp), (__u64)nr << 32 | wait->fd);
-	/* A call that a signal or a stop interrupted goes on as another one: it waits for what it waited for. */
-	if (nr == NR_RESTART_SYSCALL && call)
-		nr = call - 1;
-	if (nr < 0) {
-		wait->reason = ST_FAULT;
-	} else {
-		if (nr < SYSCALLS) {
-			wait->syscall = nr;
-			BOUND(nr, SYSCALLS - 1);
-			wait->reason = syscall_class[nr];
-			if (!wait->reason)
-				wait->reason = ST_OTHER;
-		}
-		if (iowait)
-			wait->reason = ST_DISK;
-		else if (wait->reason == ST_BY_FD)
-			wait->by_fd = 1;
-	}
-	wait->place = (wait->place ^ wait->reason) | 1;
-}
-
-/* Renews what this CPU may spend when its period is over. */
-static __always_inline void renew(struct cpu_acc *cpu, struct flip *f, __u64 now)
-{
-	if (now - cpu->period < period_ns)
-		return;
-	cpu->period = now;
-	cpu->walks = f->walks;
-	cpu->looks = f->looks;
-}
-
-static __always_inline bool wants_stacks(__u32 tgid)
-{
-	return !totals_only && tgid != self_tgid && (!only_some || bpf_map_lookup_elem(&chosen, &tgid));
-}
-
-/* The time at a remembered place goes to the map when another place takes its slot. */
-static __always_inline void forget_place(struct thread *t, struct acc *acc, struct task_struct *task, __u64 gen, __u64 slot)
-{
-	struct place_key *place = &t->place[slot];
-	struct place *spent = &acc->place[slot];
-
-	if (!spent->ns && !spent->count)
-		return;
-	struct stack_key key = {
-		.start_ns = BPF_CORE_READ(task, group_leader, start_boottime), .hash = place->stack, .tgid = task->tgid,
-		.lens = place->reason,
-	};
-	count_stack(&key, spent->ns, spent->count, gen);
-	spent->ns = 0;
-	spent->count = 0;
-}
-
-/* Copies the innermost part of the current task's stack; NULL if it cannot be read. */
-static __always_inline struct near_stack *near_of(__u64 sp)
-{
-	__u32 zero = 0;
-	struct near_stack *near_stack = bpf_map_lookup_elem(&near, &zero);
-
-	if (!near_stack || bpf_probe_read_user(near_stack->words, NEAR_WORDS * sizeof(__u64), (void *)sp))
-		return NULL;
-	return near_stack;
-}
-
-/*
- * Hash of the return addresses that frame pointers lead to within the innermost 512 bytes of the current task's stack. Functions
- * with frames of one size leave the same registers behind, whoever called them: only these tell their callers apart. What
- * lies deeper is not looked at; a walk would cost ten times as much.
- */
-static __noinline __u64 callers(__u64 sp, __u64 fp)
-{
-	struct near_stack *near_stack = near_of(sp);
-	__u64 hash = 0, at, next;
-	int i;
-
-	if (!near_stack)
-		return 0;
-	for (i = 0; i < NEAR_WORDS / 2; i++) {
-		at = fp - sp;
-		if (at > (NEAR_WORDS - 2) * sizeof(__u64))
-			break;
-		at >>= 3;
-		BOUND(at, NEAR_WORDS - 1);
-		next = near_stack->words[at];
-		hash = mix(hash, near_stack->words[at + 1]);
-		if (next <= fp)
-			break;
-		fp = next;
-	}
-	return hash;
-}
-
-/*
- * The same where a walk by tables has told where the return addresses lie: the same registers, and the same words there, are
- * the same callers.
- */
-__noinline __u64 returns_of(struct place_key *place, struct near_stack *near_stack, __u64 hash)
-{
-	__u64 left;
-	__u32 i;
-
-	if (!place || !near_stack)
-		return hash | 1;
-	left = place->returns;
-	for (i = 0; i < NEAR_WORDS && left; i++) {
-		if (left & 1)
-			hash = mix(hash, near_stack->words[i]);
-		left >>= 1;
-	}
-	return hash | 1;
-}
-
-/* A walk that stopped for want of a table is not worth remembering: it may have been finished since, but found no callers. */
-static __always_inline bool worth_remembering(enum walk_by how)
-{
-	__u32 zero = 0;
-	struct frames_rec *rec = bpf_map_lookup_elem(&scratch, &zero);
-
-	return how != BY_TABLES || !rec || rec->stop != UNWIND_STOP_NO_TABLE;
-}
-
-static __always_inline __u64 last_returns(void)
-{
-	__u32 zero = 0;
-	struct walk *w = bpf_map_lookup_elem(&walks, &zero);
-
-	return w ? w->returns : 0;
-}
-
-/*
- * How many of the waits to come are believed by their registers alone: the more looks found what the registers said, the more. The
- * number is random, and what it is drawn from follows slowly: then each place is found as often as it comes, whatever the
- * rhythm. A length that followed the last few looks would favour the places that come in long runs.
- */
-static __always_inline void trust(struct thread *t, __u64 at, bool same, __u64 now)
-{
-	__u32 trust = t->trust[at], doubt, most;
-
-	trust = same ? trust + ((0xFFFF - trust) >> 6) : trust - (trust >> 6);
-	doubt = 0xFFFF - trust;
-	most = doubt < 0x400 ? 127 : doubt < 0x800 ? 31 : doubt < 0x1000 ? 15 : doubt < 0x2000 ? 7 : doubt < 0x4000 ? 3 : 0;
-	t->trust[at] = trust;
-	t->skip[at] = (__u32)(now * 0x9E3779B97F4A7C15ull >> 40) & most;
-	t->looked = now;
-}
-
-/*
- * Which slot the wait that begins now belongs to.
- *
- * The same registers mean the same place nearly always. Not always: the number of a descriptor, even its `struct file`, may
- * have been given to another kind of file, and functions with frames of one size leave the same registers behind. Looking at
- * both costs as much as all the rest of a switch. So a thread that blocks often is looked at now and then, and all looks
- * together have a budget; without a look the registers are believed, for 10 ms at the most.
- */
-static __always_inline __u64 place_of(void *ctx, struct thread *t, struct acc *acc, struct task_struct *task,
-				      struct cpu_acc *cpu, struct wait *wait, __u64 now, enum walk_by how)
-{
-	__u64 at = wait->place >> 20, slot, whole, stack, began;
-	struct near_stack *near_stack = NULL;
-	struct place_key *place;
-	bool same, by_returns;
-
-	BOUND(at, PLACES - 1);
-	if (!cpu->looks || (t->skip[at] && now - t->looked < period_ns)) {
-		slot = t->recent[at];
-		BOUND(slot, PLACES - 1);
-		if (t->place[slot].regs == wait->place) {
-			if (t->skip[at])
-				t->skip[at]--;
-			wait->reason = t->place[slot].reason;
-			return t->place[slot].whole ? slot : NO_PLACE;
-		}
-	}
-	if (wait->by_fd)
-		wait->reason = by_descriptor(task, wait->fd);
-	if (cpu->looks)
-		cpu->looks--;
-	if (!wants_stacks(task->tgid)) { /* remember the reason alone */
-		trust(t, at, t->place[at].regs == wait->place && t->place[at].reason == wait->reason, now);
-		t->place[at].regs = wait->place;
-		t->place[at].reason = wait->reason;
-		t->recent[at] = at;
-		return NO_PLACE;
-	}
-	whole = mix(wait->place, wait->reason);
-	by_returns = how == BY_TABLES && wait->sp;
-	if (by_returns)
-		near_stack = near_of(wait->sp);
-	else
-		whole = (wait->fp ? mix(whole, callers(wait->sp, wait->fp)) : whole) | 1;
-	for (slot = 0; slot < PLACES; slot++) {
-		place = &t->place[slot];
-		if (!by_returns && place->whole == whole)
-			break;
-		if (by_returns && place->regs == wait->place && place->reason == wait->reason &&
-		    place->whole == returns_of(place, near_stack, whole))
-			break;
-	}
-	same = slot == t->recent[at];
-	if (slot == PLACES) {
-		if (!cpu->walks)
-			return NO_PLACE;
-		cpu->walks--;
-		began = bpf_ktime_get_ns();
-		stack = take_stack(ctx, task, task->tgid, BPF_CORE_READ(task, group_leader, start_boottime), true,
-				   OWN_FRAMES, t->gen, how);
-		timed(PROG_WALK, began, true);
-		if (stack == HASH_NOT_TAKEN)
-			return NO_PLACE;
-		slot = t->oldest++;
-		BOUND(slot, PLACES - 1);
-		forget_place(t, acc, task, t->gen, slot);
-		place = &t->place[slot];
-		place->stack = stack;
-		place->reason = wait->reason;
-		place->whole = 0;
-		place->regs = 0;
-		if (!worth_remembering(how))
-			return slot;
-		if (by_returns) {
-			place->returns = last_returns();
-			whole = returns_of(place, near_stack, whole);
-		}
-		place->whole = whole;
-	}
-	trust(t, at, same, now);
-	t->place[slot].regs = wait->place;
-	t->recent[at] = slot;
-	return slot;
-}
 
 static __always_inline void fill_task(struct task_rec *rec, struct task_struct *task, struct thread *t)
 {
@@ -576,7 +80,7 @@ static __always_inline void fill_task(struct task_rec *rec, struct task_struct *
 }
 
 /* The last account of a thread that just left its CPU for good; also the one before, if nobody has told of it yet. */
-static __noinline int bury(struct thread *t, struct flip *f)
+__noinline int bury(struct thread *t, struct flip *f)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct task_full_rec *rec;
@@ -604,6 +108,8 @@ static __noinline int bury(struct thread *t, struct flip *f)
 		__builtin_memcpy(rec->place, t->place, sizeof(rec->place));
 		bpf_ringbuf_submit(rec, BPF_RB_NO_WAKEUP);
 	}
+	if (t->settled)
+		move_out(number_of(task, f));
 	return 0;
 }
 
@@ -625,12 +131,13 @@ static __always_inline void unseen(struct thread *t, struct acc *acc)
  * It leaves a CPU and was not seen to get it: the task that it got it from was hidden, see above. For how long it ran is known
  * all the same, from the scheduler's own clock of it; only what was charged to a closed interval meanwhile stays.
  */
-static __noinline int catch_up(struct thread *t, struct task_struct *task, __u64 now)
+__noinline int catch_up(struct thread *t, __u64 now)
 {
+	struct task_struct *task = bpf_get_current_task_btf();
 	__u64 ran, since, state;
 	struct acc *acc;
 
-	if (!t || !task)
+	if (!t)
 		return 0;
 	acc = half(t, t->gen);
 	state = t->state;
@@ -653,8 +160,8 @@ static __noinline int catch_up(struct thread *t, struct task_struct *task, __u64
 	return 0;
 }
 
-static __always_inline void leave_cpu(void *ctx, struct task_struct *task, struct flip *f, struct cpu_acc *cpu, __u64 now,
-				      bool preempt, enum walk_by how)
+/* True if it has yet to be looked at where it blocks. */
+static __always_inline bool leave_cpu(struct task_struct *task, struct flip *f, struct cpu_acc *cpu, __u64 now, bool preempt)
 {
 	struct thread *t = thread_of(task, f, now, ST_ON_CPU);
 	__u32 state = task->__state;
@@ -662,38 +169,41 @@ static __always_inline void leave_cpu(void *ctx, struct task_struct *task, struc
 	struct acc *acc;
 
 	if (!t)
-		return;
+		return false;
 	if (t->state != ST_ON_CPU)
-		catch_up(t, task, now);
+		catch_up(t, now);
 	acc = half(t, t->gen);
 	charge_on_cpu(t, acc, now);
-	if (now >= t->state_since)
-		hist_add(acc, task, t->gen, HIST_SLICE, now - t->state_since);
+	hist_add(acc, task, t->gen, HIST_SLICE, elapsed(t->state_since, now));
 	t->state_since = now;
 	t->ran_ns = task->se.sum_exec_runtime;
 	if (state & TASK_DEAD) {
 		t->state = ST_DEAD;
 		bury(t, f);
-		return;
+		return false;
 	}
 	if (preempt || state == TASK_RUNNING) {
 		t->state = ST_PREEMPTED;
 		acc->involuntary++;
-		return;
+		return false;
 	}
 	acc->voluntary++;
+	t->off_since = now;
 	wait_of(task, state, t->call, &wait);
+	t->syscall = wait.syscall;
 	if (wait.syscall != 0xFFFF)
 		t->call = wait.syscall + 1;
 	renew(cpu, f, now);
-	t->slot = place_of(ctx, t, acc, task, cpu, &wait, now, how);
-	t->syscall = wait.syscall;
-	t->state = wait.reason;
-	t->off_since = now;
+	if (is_believed(t, cpu, &wait, now, &t->slot)) {
+		t->state = wait.reason;
+		return false;
+	}
+	t->state = wait.by_fd ? ST_OTHER : wait.reason;
+	t->slot = NO_PLACE;
+	return true;
 }
 
-/* Not inlined: the verifier would look at it once for each way in which the other thread can leave. */
-static __noinline int take_cpu(struct task_struct *task, struct flip *f, struct cpu_acc *cpu, __u64 now)
+static __always_inline void take_cpu(struct task_struct *task, struct flip *f, struct cpu_acc *cpu, __u64 now)
 {
 	struct thread *t = thread_of(task, f, now, ST_PREEMPTED);
 	__u32 here = bpf_get_smp_processor_id(), bucket;
@@ -701,36 +211,33 @@ static __noinline int take_cpu(struct task_struct *task, struct flip *f, struct 
 	__u64 waited;
 
 	if (!t)
-		return 0;
+		return;
 	acc = half(t, t->gen);
 	if (t->state == ST_WOKEN || t->state == ST_PREEMPTED) {
+		if (t->state_since > now)
+			lose(LOSS_UNDERFLOW, 1);
 		waited = uncharged(t, now);
 		if (t->state == ST_WOKEN)
 			acc->ns[ST_WOKEN] += waited;
 		else
 			acc->ns[ST_PREEMPTED] += waited;
-		if (now >= t->state_since) {
-			waited = now - t->state_since;
-			bucket = hist_add(acc, task, t->gen, HIST_RUNQ, waited);
-			cpu->runnable_ns += waited;
-			cpu->runq[window_cell(bucket)]++;
-			if (cpu->max_gen != f->gen) {
-				cpu->max_gen = f->gen;
-				cpu->runq_max_ns = 0;
-			}
-			if (waited > cpu->runq_max_ns)
-				cpu->runq_max_ns = waited;
-		} else {
-			lose(LOSS_UNDERFLOW, 1);
+		waited = elapsed(t->state_since, now);
+		bucket = hist_add(acc, task, t->gen, HIST_RUNQ, waited);
+		cpu->runnable_ns += waited;
+		cpu->runq[window_cell(bucket)]++;
+		if (cpu->max_gen != f->gen) {
+			cpu->max_gen = f->gen;
+			cpu->runq_max_ns = 0;
 		}
+		if (waited > cpu->runq_max_ns)
+			cpu->runq_max_ns = waited;
 	} else {
 		/* Its wakeup was not seen: the time since is not known to be either, so it stays where it was. */
 		charge(t, acc, now);
 		unseen(t, acc);
 	}
 	if (t->off_since) {
-		if (now >= t->off_since)
-			hist_add(acc, task, t->gen, HIST_OFF_CPU, now - t->off_since);
+		hist_add(acc, task, t->gen, HIST_OFF_CPU, elapsed(t->off_since, now));
 		t->off_since = 0;
 	}
 	if (t->cpu != here) {
@@ -740,18 +247,17 @@ static __noinline int take_cpu(struct task_struct *task, struct flip *f, struct 
 	}
 	t->state = ST_ON_CPU;
 	t->state_since = now;
-	return 0;
+	/* The iterator has told of it already in this interval, or will not: it does not look at it now. */
+	if (!t->settled && acc->voluntary + acc->involuntary == SETTLES_AFTER && (t->told + 1 == t->gen || t->born == t->gen))
+		settle(task, t, f);
 }
 
-static __always_inline void woken(struct task_struct *task, bool fresh, __u64 now)
+static __always_inline void woken(struct task_struct *task, bool fresh, struct flip *f, __u64 now)
 {
-	struct flip *f = current_flip();
 	struct thread *t;
 	struct acc *acc;
 	__u64 slot;
 
-	if (!f || !f->gen)
-		return;
 	t = thread_of(task, f, now, ST_OTHER);
 	if (!t)
 		return;
@@ -770,59 +276,97 @@ static __always_inline void woken(struct task_struct *task, bool fresh, __u64 no
 	t->state_since = now;
 }
 
-static __always_inline int switched(void *ctx, bool preempt, struct task_struct *prev, struct task_struct *next,
-				    enum walk_by how)
+/*
+ * What a switch has yet to do when a thread blocks where it has to be looked at closely: at most LOOKS_PER_S times a second and CPU. In
+ * a program of its own, for the verifier: this is where the walks are, and it comes here by one way only.
+ */
+static __always_inline int look(void *ctx, struct task_struct *task, enum walk_by how)
 {
 	struct flip *f = current_flip();
-	__u64 now = bpf_ktime_get_ns();
 	__u32 zero = 0;
 	struct cpu_acc *cpu = bpf_map_lookup_elem(&cpus, &zero);
+	struct thread *t = f ? known_thread(task, f) : NULL;
+	struct wait wait;
 
-	if (!f || !f->gen || !cpu)
+	if (!f || !cpu || !t)
 		return 0;
-	if (prev->pid)
-		leave_cpu(ctx, prev, f, cpu, now, preempt, how);
-	if (next->pid)
-		take_cpu(next, f, cpu, now);
-	cpu->switches++;
-	cpu->running_tid = next->pid;
-	if (by_chance(now))
-		timed(PROG_SWITCH, now, false);
+	wait_of(task, task->__state, t->call, &wait);
+	t->slot = place_of(ctx, t, half(t, t->gen), task, cpu, &wait, t->off_since, how);
+	t->state = wait.reason;
+	if (cpu->began)
+		timed(PROG_SWITCH, cpu->began, false);
 	return 0;
 }
 
 SEC("tp_btf/sched_switch")
-int BPF_PROG(sched_switch, bool preempt, struct task_struct *prev, struct task_struct *next)
+int BPF_PROG(look_tables, bool preempt, struct task_struct *prev)
 {
-	return switched(ctx, preempt, prev, next, BY_TABLES);
+	return look(ctx, prev, BY_TABLES);
 }
 
 SEC("tp_btf/sched_switch")
-int BPF_PROG(sched_switch_fp, bool preempt, struct task_struct *prev, struct task_struct *next)
+int BPF_PROG(look_fp, bool preempt, struct task_struct *prev)
 {
-	return switched(ctx, preempt, prev, next, BY_FRAME_POINTERS);
+	return look(ctx, prev, BY_FRAME_POINTERS);
+}
+
+/* One of the two, put there by user space. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} looks SEC(".maps");
+
+SEC("tp_btf/sched_switch")
+int BPF_PROG(sched_switch, bool preempt, struct task_struct *prev, struct task_struct *next)
+{
+	__u64 now = bpf_ktime_get_ns();
+	struct flip *f = current_flip();
+	__u32 zero = 0;
+	struct cpu_acc *cpu = bpf_map_lookup_elem(&cpus, &zero);
+	bool chosen = by_chance(now);
+
+	if (!f || !f->gen || !cpu)
+		return 0;
+	cpu->switches++;
+	cpu->running_tid = next->pid;
+	if (next->pid)
+		take_cpu(next, f, cpu, now);
+	if (prev->pid && leave_cpu(prev, f, cpu, now, preempt)) {
+		cpu->began = chosen ? now : 0;
+		bpf_tail_call(ctx, &looks, 0);
+	}
+	if (chosen)
+		timed(PROG_SWITCH, now, false);
+	return 0;
+}
+
+static __always_inline int wakes(struct task_struct *task, bool fresh)
+{
+	__u64 now = bpf_ktime_get_ns();
+	struct flip *f = current_flip();
+
+	if (!f || !f->gen)
+		return 0;
+	if (fresh)
+		move_out(number_of(task, f)); /* of a task that lay here before, and whose end was hidden */
+	woken(task, fresh, f, now);
+	if (by_chance(now))
+		timed(PROG_WAKEUP, now, false);
+	return 0;
 }
 
 SEC("tp_btf/sched_wakeup")
 int BPF_PROG(sched_wakeup, struct task_struct *task)
 {
-	__u64 now = bpf_ktime_get_ns();
-
-	woken(task, false, now);
-	if (by_chance(now))
-		timed(PROG_WAKEUP, now, false);
-	return 0;
+	return wakes(task, false);
 }
 
 SEC("tp_btf/sched_wakeup_new")
 int BPF_PROG(sched_wakeup_new, struct task_struct *task)
 {
-	__u64 now = bpf_ktime_get_ns();
-
-	woken(task, true, now);
-	if (by_chance(now))
-		timed(PROG_WAKEUP, now, false);
-	return 0;
+	return wakes(task, true);
 }
 
 /* Attached nowhere. User space has it run on each CPU after a flip: once it has, whatever ran there before is over. */
@@ -915,8 +459,10 @@ int tasks(struct bpf_iter__task *ctx)
 
 	if (!task || !f)
 		return 0;
-	t = bpf_task_storage_get(&threads, task, NULL, 0);
+	t = known_thread(task, f);
 	if (!t) {
+		if (task->__state & TASK_DEAD)
+			return 0; /* what there was to tell of it has been told by `bury` */
 		t = bpf_task_storage_get(&threads, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
 		if (!t) {
 			lose(LOSS_NO_STORAGE, 1);
@@ -957,6 +503,8 @@ int tasks(struct bpf_iter__task *ctx)
 	}
 	if (try == 4)
 		lose(LOSS_TORN, 1);
+	if (t->settled && known_thread(task, f) != t)
+		return 0; /* it ended meanwhile, and its slot may be another's */
 	rec->task.gen = told;
 	rec->task.dead = 0;
 	t->told = told;

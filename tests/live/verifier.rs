@@ -53,7 +53,7 @@ fn no_program_is_much_work_for_the_verifier_and_none_stays() {
     }
     let counts: Vec<String> = all.iter().map(|(name, program)| format!("{name} {}", program.insns)).collect();
     told(format!("verifier, instructions processed: {}", counts.join(", ")));
-    assert!(all.contains_key("sched_switch") && all.contains_key("sched_switch_fp"), "{counts:?}");
+    assert!(all.contains_key("look_tables") && all.contains_key("look_fp"), "{counts:?}");
     let heavy: Vec<_> = all.iter().filter(|(_, program)| program.insns > MOST_INSNS).collect();
     assert!(heavy.is_empty(), "{heavy:?}");
     // The kernel lets go of them a moment after we did.

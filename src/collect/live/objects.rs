@@ -276,15 +276,18 @@ fn load_sched(options: &LiveOptions, nodes: usize, by_tables: bool) -> Result<Lo
     }
     rodata.snapshots_per_period = snapshots_per_period();
     rodata.by_tables = by_tables;
-    open.progs.sched_switch.set_autoload(by_tables);
-    open.progs.sched_switch_fp.set_autoload(!by_tables);
+    open.progs.look_tables.set_autoload(by_tables);
+    open.progs.look_fp.set_autoload(!by_tables);
     without_tables!(open, by_tables, fail);
     let skel = open.load().map_err(fail)?;
     choose(&skel.maps.chosen, &options.pids)?;
     let progs = &skel.progs;
+    let look = if by_tables { &progs.look_tables } else { &progs.look_fp };
+    let look = look.as_fd().as_raw_fd().to_ne_bytes();
+    skel.maps.looks.update(&0u32.to_ne_bytes(), &look, libbpf_rs::MapFlags::ANY).map_err(fail)?;
     // Switches first: what the iterator adopts must not miss the events that follow.
     let links = vec![
-        if by_tables { progs.sched_switch.attach() } else { progs.sched_switch_fp.attach() }.map_err(fail)?,
+        progs.sched_switch.attach().map_err(fail)?,
         progs.sched_wakeup.attach().map_err(fail)?,
         progs.sched_wakeup_new.attach().map_err(fail)?,
     ];
@@ -292,7 +295,7 @@ fn load_sched(options: &LiveOptions, nodes: usize, by_tables: bool) -> Result<Lo
     Ok((skel, tasks, links))
 }
 
-/// Looks at a known place per second and CPU before registers are believed, see `place_of` in `sched.bpf.c`: 30 ns each.
+/// Looks at a known place per second and CPU before registers are believed, see `src/bpf/place.bpf.h`: 30 ns each.
 const LOOKS_PER_S: u32 = 50_000;
 
 /// Stacks whose tables are missing that are sent along per CPU and 100 ms, each 64 KiB: some 200 a second on the whole machine.

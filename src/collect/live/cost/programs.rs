@@ -120,7 +120,6 @@ impl Reading {
         let ran = TIMED.iter().zip(&self.sums).filter(|(_, (runs, _))| *runs > 0);
         ran.filter_map(|(&(part, name), &(runs, ns))| {
             let name = match name? {
-                "sched_switch" if !by_tables => "sched_switch_fp",
                 "sample" if !by_tables => "sample_fp",
                 name => name,
             };
