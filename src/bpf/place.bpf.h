@@ -82,7 +82,7 @@ static __always_inline struct near_stack *near_of(__u64 sp)
  * with frames of one size leave the same registers behind, whoever called them: only these tell their callers apart. What
  * lies deeper is not looked at; a walk would cost ten times as much.
  */
-static __noinline __u64 callers(__u64 sp, __u64 fp)
+__noinline __u64 callers(__u64 sp, __u64 fp)
 {
 	struct near_stack *near_stack = near_of(sp);
 	__u64 hash = 0, at, next;

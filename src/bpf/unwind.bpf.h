@@ -595,7 +595,7 @@ __noinline int snapshot(struct walk *w, struct frames_rec *rec)
 {
 	struct unwind_snapshot_rec *all;
 	struct unwind_snapshot *snap;
-	__u64 at, i;
+	__u64 at, i, bytes, into;
 
 	if (!w || !rec)
 		return 0;
@@ -619,13 +619,23 @@ __noinline int snapshot(struct walk *w, struct frames_rec *rec)
 	user_regs_copy(w->regs, snap->regs);
 	/* Up to where it can be read; in parts, and the last in small ones, for it ends somewhere. */
 	at = snap->regs[SP_NUMBER];
-	for (i = 0; i < SNAPSHOT_BYTES; i += SNAPSHOT_PART)
-		if (bpf_probe_read_user(&all->stack[i], SNAPSHOT_PART, (void *)(at + i)))
+	for (i = 0; i < SNAPSHOT_BYTES / SNAPSHOT_PART; i++)
+		if (bpf_probe_read_user(&all->stack[i * SNAPSHOT_PART], SNAPSHOT_PART, (void *)(at + i * SNAPSHOT_PART)))
 			break;
-	for (; i <= SNAPSHOT_BYTES - SNAPSHOT_SMALL; i += SNAPSHOT_SMALL)
-		if (bpf_probe_read_user(&all->stack[i], SNAPSHOT_SMALL, (void *)(at + i)))
+	/* By way of memory: the verifier need not look at the rest once for each number of parts. */
+	snap->bytes = i * SNAPSHOT_PART;
+	barrier();
+	bytes = *(volatile __u32 *)&snap->bytes;
+	for (i = 0; i < SNAPSHOT_PART / SNAPSHOT_SMALL; i++) {
+		if (bytes > SNAPSHOT_BYTES - SNAPSHOT_SMALL)
 			break;
-	snap->bytes = i;
+		into = bytes;
+		BOUND(into, SNAPSHOT_BYTES - SNAPSHOT_SMALL); /* a mask: it counts small parts, and 6.1 forgets what was compared */
+		if (bpf_probe_read_user(&all->stack[into], SNAPSHOT_SMALL, (void *)(at + bytes)))
+			break;
+		bytes += SNAPSHOT_SMALL;
+	}
+	snap->bytes = bytes;
 	bpf_ringbuf_submit(all, BPF_RB_FORCE_WAKEUP);
 	return 1;
 }
