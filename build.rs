@@ -9,7 +9,7 @@ use std::process::Command;
 
 use libbpf_cargo::SkeletonBuilder;
 
-const OBJECTS: [&str; 6] = ["sched", "oncpu", "life", "block", "numa", "mappings"];
+const OBJECTS: [&str; 7] = ["sched", "oncpu", "life", "block", "numa", "mappings", "names"];
 
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));

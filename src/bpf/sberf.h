@@ -377,4 +377,15 @@ struct slow_rec {
 	char comm[16];
 };
 
+#define NAMES_AT_ONCE 64
+#define NAME_BYTES 576 /* the kernel's longest symbol has 511, "+0x…/0x… [module]" follows */
+
+/* Addresses of the kernel's code, and what is there. */
+struct name_request {
+	__u32 wants_hook; /* the first address is that of what calls hooks */
+	__u32 pad;
+	__u64 address[NAMES_AT_ONCE]; /* 0: none from here on */
+	char name[NAMES_AT_ONCE][NAME_BYTES];
+};
+
 #endif

@@ -21,7 +21,7 @@ struct Session {
 
 impl Session {
     fn start() -> Self {
-        Session { resolver: Resolver::new(SymbolWorker::start(None).unwrap()), names: Names::default() }
+        Session { resolver: Resolver::new(SymbolWorker::start(None, None).unwrap()), names: Names::default() }
     }
 
     /// Interned, and judged even if its files were read late.

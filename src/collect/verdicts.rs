@@ -23,6 +23,8 @@ pub struct Found {
     pub life: Option<Refusal>,
     /// Block requests.
     pub block: Option<Refusal>,
+    /// Asking the kernel for the name of an address.
+    pub names: Option<Refusal>,
     /// NUMA balancing.
     pub numa: Option<Refusal>,
     /// There is but one node.
@@ -61,7 +63,7 @@ pub fn with_bpf(found: &Found) -> Vec<Signal> {
             SignalKind::Mappings,
             [source("mappings iterator (BPF)", true, &found.mappings), source("/proc/PID/maps", false, &None)],
         ),
-        kernel_names(&privileges),
+        kernel_names(&privileges, &found.names),
         user_names(&privileges, others),
         process_facts(&privileges, others),
         statistics(&privileges),
@@ -146,12 +148,17 @@ fn no_files(others: Others) -> Option<i32> {
     others.mapped_files.and(Ok(())).or(others.paths).err()
 }
 
-fn kernel_names(privileges: &Privileges) -> Signal {
-    let refusal = kernel_symbols_off().map(|why| match why.starts_with("no ") {
+/// Who may not see the list is not told single names either.
+fn kernel_names(privileges: &Privileges, refused: &Option<Refusal>) -> Signal {
+    let hidden = kernel_symbols_off().map(|why| match why.starts_with("no ") {
         true => Refusal::from(why),
         false => privileges.explain_kernel_addresses(),
     });
-    signal(SignalKind::KernelNames, [source("/proc/kallsyms", true, &refusal)])
+    let asked = hidden.clone().or_else(|| refused.clone());
+    signal(
+        SignalKind::KernelNames,
+        [source("address by address (BPF)", true, &asked), source("/proc/kallsyms", true, &hidden)],
+    )
 }
 
 fn user_names(privileges: &Privileges, others: Others) -> Signal {

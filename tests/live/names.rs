@@ -441,6 +441,40 @@ fn long_program() -> Option<OwnedFd> {
     (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// The kernel's list: names by address, as many as there are for one.
+fn kernel_list() -> BTreeMap<u64, Vec<String>> {
+    let text = std::fs::read_to_string("/proc/kallsyms").expect("it can be read");
+    let mut list: BTreeMap<u64, Vec<String>> = BTreeMap::new();
+    for line in text.lines() {
+        let mut fields = line.split_ascii_whitespace();
+        let (address, name) = (fields.next().expect("an address"), fields.nth(1).expect("a name"));
+        list.entry(u64::from_str_radix(address, 16).expect("a number")).or_default().push(name.to_owned());
+    }
+    list
+}
+
+#[test]
+fn functions_of_the_kernel_are_called_as_in_its_list() {
+    let Some(_machine) = machine() else { return };
+    let recording = Recording::start();
+    Command::new("sh").args(["-c", "for i in $(seq 300); do cat /proc/self/stat; done"]).output().expect("a shell");
+    recording.wait_past(crate::machine::now_ns());
+    recording.wait_ticks(2);
+    let seen = recording.stop();
+    let list = kernel_list();
+    let (mut frames, mut named) = (0, 0);
+    for (frame, symbol) in seen.frames_of_kind(FrameKind::Kernel) {
+        frames += 1;
+        // Programs of BPF come and go.
+        let Some(symbol) = symbol.filter(|symbol| !symbol.function.starts_with("bpf_prog_")) else { continue };
+        let (start, names) = list.range(..=frame.offset).next_back().expect("the list begins before");
+        assert!(names.contains(&symbol.function), "{symbol:?} for {frame:x?}, but {names:?}");
+        assert_eq!(symbol.offset, frame.offset - start, "{symbol:?} for {frame:x?}");
+        named += 1;
+    }
+    assert!(frames > 100 && named * 100 >= frames * 98, "{named} of {frames}");
+}
+
 #[test]
 fn bpf_programs_have_names_also_those_that_came_later() {
     use std::os::fd::AsRawFd;

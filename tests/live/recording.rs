@@ -306,6 +306,12 @@ impl Recorded {
         self.details.get(&frame)
     }
 
+    /// Frames of that kind of code, and what they are called.
+    pub fn frames_of_kind(&self, kind: FrameKind) -> impl Iterator<Item = (Frame, Option<&Symbol>)> {
+        let frames = self.frames.iter().filter(move |(_, frame)| frame.kind == kind);
+        frames.map(|(id, frame)| (*frame, self.symbols.get(id)))
+    }
+
     /// Frames of that kind of code that nobody named.
     pub fn nameless_of_kind(&self, kind: FrameKind) -> Vec<u64> {
         let nameless = self.frames.iter().filter(|(id, frame)| frame.kind == kind && !self.symbols.contains_key(id));

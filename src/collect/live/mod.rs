@@ -12,6 +12,7 @@ mod hists;
 mod life;
 mod machine;
 mod maps;
+mod names;
 mod objects;
 mod rings;
 mod said;
@@ -194,9 +195,10 @@ impl Live {
     /// Why nothing of BPF can run here.
     pub fn start(options: LiveOptions) -> Result<Self, Refusal> {
         let nodes = nodes();
-        // Reading all symbols takes as long as loading the programs does.
-        let hooks = std::thread::spawn(stacks::hook_code);
-        let objects = Objects::load(&options, &nodes)?;
+        let mut objects = Objects::load(&options, &nodes)?;
+        let names = objects.names.take();
+        let hooks = names.as_ref().and_then(names::Asked::hook_code);
+        let hooks = hooks.map_or_else(stacks::hook_code, |code| vec![code]);
         let maps = &objects.sched.maps;
         let rings = Rings {
             frames: Ring::new(&maps.frames).map_err(failed("opening the ring of frames"))?,
@@ -215,7 +217,9 @@ impl Live {
             None => None,
         };
         let flip = FlipPage::new(&maps.flip).map_err(failed("mapping the page of the interval"))?;
-        let symbols = SymbolWorker::start(options.debuginfod.clone()).map_err(failed("starting the symbol worker"))?;
+        let names = names.map(|names| Box::new(names) as Box<dyn symbols::KernelNames>);
+        let symbols =
+            SymbolWorker::start(names, options.debuginfod.clone()).map_err(failed("starting the symbol worker"))?;
         let mut live = Live {
             watched: Watched::new(&options.pids, options.follow),
             session: Session::default(),
@@ -226,7 +230,7 @@ impl Live {
             disks,
             sampling: None,
             tasks: Tasks::default(),
-            stacks: Stacks::new(hooks.join().unwrap_or_default()),
+            stacks: Stacks::new(hooks),
             resolver: Resolver::new(symbols),
             processes: Processes::new(&nodes.iter().map(|(node, _)| *node).collect::<Vec<_>>()),
             machine: Machine::new(&nodes, &objects),

@@ -10,8 +10,9 @@ use libbpf_rs::{Link, MapCore, OpenObject, ProgramMut};
 use super::LiveOptions;
 use super::floor;
 use super::maps::{Settings, memory_of};
+use super::names::Asked;
 use super::said;
-use super::skel::{block, life, mappings, numa, oncpu, sched};
+use super::skel::{block, life, mappings, names, numa, oncpu, sched};
 use super::unwind::{Unwinder, layout};
 use crate::collect::privileges::Privileges;
 use crate::collect::verdicts::Found;
@@ -24,6 +25,9 @@ pub struct Objects {
     pub life: Option<life::LifeSkel<'static>>,
     pub block: Option<block::BlockSkel<'static>>,
     pub numa: Option<numa::NumaSkel<'static>>,
+    /// Names the kernel's code, until somebody takes it; without it, names come from a list.
+    pub names: Option<Asked>,
+    names_bytes: u64,
     /// Makes tables; only where stacks are walked by them.
     pub unwinder: Option<Unwinder>,
     /// The task iterator; run once per tick.
@@ -77,6 +81,7 @@ impl Objects {
         lenses.push(lens("life", &found.life));
         let block = keep(&mut found.block, load_block(&sched, &mut links));
         lenses.push(lens("block", &found.block));
+        let names = keep(&mut found.names, load_names());
         let numa = match found.one_node {
             true => {
                 lenses.push(off("numa", "one node: there is nothing to move between".to_owned()));
@@ -88,7 +93,21 @@ impl Objects {
                 numa
             }
         };
-        Ok(Objects { sched, oncpu, life, block, numa, unwinder, tasks, lenses, found, _links: links })
+        let names_bytes = names.as_ref().map_or(0, Asked::map_bytes);
+        Ok(Objects {
+            sched,
+            oncpu,
+            life,
+            block,
+            numa,
+            names,
+            names_bytes,
+            unwinder,
+            tasks,
+            lenses,
+            found,
+            _links: links,
+        })
     }
 }
 
@@ -119,7 +138,7 @@ impl Objects {
             (Part::Life, self.life.as_ref().map(|life| memory_of(&life.maps.life))),
             (Part::Block, self.block.as_ref().map(|block| all(block.object()))),
             (Part::Numa, self.numa.as_ref().map(|numa| memory_of(&numa.maps.moves))),
-            (Part::Tasks, Some(0)),
+            (Part::Tasks, Some(self.names_bytes)),
         ];
         parts.into_iter().filter_map(|(part, bytes)| Some((part, bytes?))).collect()
     }
@@ -166,7 +185,7 @@ pub enum Part {
     Life,
     Block,
     Numa,
-    /// What runs on our own CPU time: the iterator.
+    /// What runs on our own CPU time: the iterator, and what names addresses.
     Tasks,
 }
 
@@ -398,6 +417,12 @@ fn open_block(sched: &Sched, links: &mut Vec<Link>, io_start: bool) -> Result<bl
         links.push(skel.progs.io_start.attach().map_err(fail)?);
     }
     Ok(skel)
+}
+
+/// Linux 5.15 has not all that it needs.
+fn load_names() -> Result<Asked, Refusal> {
+    let fail = |error: libbpf_rs::Error| refused("the kernel's names", &error);
+    names::NamesSkelBuilder::default().open(place()).map_err(fail)?.load().map_err(fail).map(Asked::new)
 }
 
 fn load_numa(

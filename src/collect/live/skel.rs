@@ -23,6 +23,10 @@ pub mod block {
 pub mod numa {
     include!(concat!(env!("OUT_DIR"), "/numa.skel.rs"));
 }
+/// `src/bpf/names.bpf.c`.
+pub mod names {
+    include!(concat!(env!("OUT_DIR"), "/names.skel.rs"));
+}
 /// `src/bpf/mappings.bpf.c`.
 pub mod mappings {
     include!(concat!(env!("OUT_DIR"), "/mappings.skel.rs"));

@@ -1,7 +1,7 @@
 //! Names for code addresses, found by worker threads so that no tick and no frame ever waits for one.
 //!
 //! One thread finds what functions are called: by ELF symbols (through descriptors that the collector holds, so a deleted
-//! file still has its names), by those of separate debug files, by what the kernel lists, by the maps that JIT compilers
+//! file still has its names), by those of separate debug files, by what the kernel says, by the maps that JIT compilers
 //! write ([`super::perf_map`]), or after where a function begins. An address of which nothing is known gets no answer.
 //! Another thread reads debug information, which takes longer, for lines and inlined functions: only for frames that
 //! somebody looks at; it answers for each of them. If that is wanted, a third one has what is not here fetched over the
@@ -103,6 +103,12 @@ pub struct WantDetail {
     pub offset: u64,
 }
 
+/// The kernel, asked for names.
+pub trait KernelNames: Send {
+    /// What functions are called and how far into them those addresses are; as many as there are addresses.
+    fn names(&self, addresses: &[u64]) -> Vec<Option<(String, u64)>>;
+}
+
 /// Names that were found.
 pub type Found = Vec<(FrameId, Symbol)>;
 
@@ -145,11 +151,12 @@ pub struct SymbolWorker {
 }
 
 impl SymbolWorker {
-    /// Starts the workers, at a low priority. `debuginfod`: where debug information comes from that is not here.
+    /// Starts the workers, at a low priority. `kernel`: names its functions, else a list of them all is read. `debuginfod`: where
+    /// debug information comes from that is not here.
     ///
     /// # Errors
     /// When there can be no further thread.
-    pub fn start(debuginfod: Option<Debuginfod>) -> std::io::Result<Self> {
+    pub fn start(kernel: Option<Box<dyn KernelNames>>, debuginfod: Option<Debuginfod>) -> std::io::Result<Self> {
         let (names, wants) = bounded(BATCHES);
         let (lines, details) = bounded(BATCHES);
         let (results, found) = unbounded();
@@ -161,7 +168,7 @@ impl SymbolWorker {
         // On a busy machine a thread of the lowest priority would have names ready in half a minute.
         spawn("sberf-symbols", 4, finished.clone(), move || {
             let (results, stop, stats) = worker;
-            NameWorker::new(results, stop, stats).run(&wants);
+            NameWorker::new(kernel, results, stop, stats).run(&wants);
         })?;
         let (say, said) = unbounded();
         let fetcher = debuginfod.map(|client| Fetcher::start(client, Arc::clone(&stop), say)).transpose()?;

@@ -12,7 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::file::FileNames;
-use super::{Code, CodeFile, Found, JIT_BYTES, Message, NAMES_BYTES, SymbolStats, Want, kernel_symbols_off};
+use super::{
+    Code, CodeFile, Found, JIT_BYTES, KernelNames, Message, NAMES_BYTES, SymbolStats, Want, kernel_symbols_off,
+};
 use crate::collect::demangle::demangle;
 use crate::collect::perf_map::PerfMaps;
 use crate::tick::{ModuleId, Names, ProcessKey, Symbol};
@@ -21,7 +23,7 @@ use crate::tick::{ModuleId, Names, ProcessKey, Symbol};
 const CHUNK: usize = 256;
 /// How often maps of JIT code that lack a function are looked at again.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
-/// How often the kernel's list is read again because BPF programs may have come; a reading takes some 50 ms.
+/// How often the kernel's list, where it is that, is read again because BPF programs may have come; a reading takes some 50 ms.
 const BETWEEN_READS: Duration = Duration::from_secs(10);
 /// What blazesym keeps of the kernel's list, which it does not tell: resident memory grows by 7.5 MB for 122 000 functions.
 const KERNEL_BYTES: usize = 8 << 20;
@@ -30,6 +32,9 @@ const MAX_WAITING: usize = 4096;
 
 /// What it keeps.
 pub struct NameWorker {
+    /// Answers for itself.
+    asked: Option<Box<dyn KernelNames>>,
+    /// Else its list is read.
     kernel: Option<(Symbolizer, Instant)>,
     kernel_hidden: bool,
     /// Addresses that are, or may be, of BPF programs: those come and go, so they wait for a newer list.
@@ -55,8 +60,14 @@ enum Group {
 
 impl NameWorker {
     /// Knows nothing yet.
-    pub fn new(results: Sender<Names>, stop: Arc<AtomicBool>, stats: Arc<SymbolStats>) -> Self {
+    pub fn new(
+        asked: Option<Box<dyn KernelNames>>,
+        results: Sender<Names>,
+        stop: Arc<AtomicBool>,
+        stats: Arc<SymbolStats>,
+    ) -> Self {
         NameWorker {
+            asked,
             kernel: None,
             kernel_hidden: kernel_symbols_off().is_some(),
             later: Vec::new(),
@@ -180,10 +191,14 @@ impl NameWorker {
         if self.kernel_hidden {
             return Found::new();
         }
+        let addresses: Vec<u64> = wants.iter().map(|want| want.offset).collect();
+        if let Some(asked) = &self.asked {
+            let named = wants.iter().zip(asked.names(&addresses));
+            return named.filter_map(|(want, name)| Some((want.frame, symbol(&name?)))).collect();
+        }
         let begun = Instant::now();
         let (kernel, read) = self.kernel.get_or_insert_with(|| (Symbolizer::new(), Instant::now()));
         let is_new = *read >= begun;
-        let addresses: Vec<u64> = wants.iter().map(|want| want.offset).collect();
         // A vmlinux would need the offset of KASLR, which is in /proc/kcore; kallsyms has all functions.
         let source = Kernel { vmlinux: MaybeDefault::None, debug_syms: false, ..Kernel::default() };
         let Ok(symbols) = kernel.symbolize(&Source::Kernel(source), Input::AbsAddr(&addresses)) else {
@@ -193,8 +208,7 @@ impl NameWorker {
         for (want, symbol) in wants.iter().zip(symbols) {
             match symbol.into_sym() {
                 Some(symbol) if is_new || !symbol.name.starts_with("bpf_prog_") => {
-                    let (function, offset) = (demangle(&symbol.name), symbol.offset as u64);
-                    found.push((want.frame, Symbol { function, offset, nameless: false }));
+                    found.push((want.frame, self::symbol(&(symbol.name.into_owned(), symbol.offset as u64))));
                 }
                 _ if !is_new && self.later.len() < MAX_WAITING => self.later.push(want.clone()),
                 _ => {}
@@ -214,6 +228,10 @@ impl NameWorker {
         while self.jit.bytes() > self.limits.1 && self.jit.evict() {}
         self.stats.names_bytes.store(self.files_bytes + kernel + self.jit.bytes(), Ordering::Relaxed);
     }
+}
+
+fn symbol((function, offset): &(String, u64)) -> Symbol {
+    Symbol { function: demangle(function), offset: *offset, nameless: false }
 }
 
 fn bytes_of(names: &Option<FileNames>) -> usize {
@@ -250,7 +268,7 @@ mod tests {
         let files: Vec<_> = (0..).zip(paths).filter_map(|(number, path)| file(number, path)).collect();
         let (results, found) = unbounded();
         let stats = Arc::new(SymbolStats::default());
-        let mut worker = NameWorker::new(results, Arc::new(AtomicBool::new(false)), Arc::clone(&stats));
+        let mut worker = NameWorker::new(None, results, Arc::new(AtomicBool::new(false)), Arc::clone(&stats));
         let limit = 1 << 20;
         worker.limits.0 = limit;
         let mut asked = 0;
