@@ -8,6 +8,7 @@
 //! Read on a thread of its own: a file system that hangs delays nobody.
 
 use gimli::{BaseAddresses, CallFrameInstruction, EhFrame, EhFrameHdr, LittleEndian, Register, UnwindSection};
+use rustc_hash::FxHashMap;
 use rustix::time::ClockId;
 use std::cmp::Reverse;
 use std::fs::File;
@@ -84,6 +85,8 @@ const MAX_EH_FRAME: u64 = 4 << 20;
 const MAX_CODE: u64 = 8 << 20;
 /// CPU time for the call frame information of one file; real ones take 10 ms.
 const MAX_CPU_NS: u64 = 2_000_000_000;
+/// Of the length of an entry of call frame information, at most.
+const LENGTH_BYTES: usize = 12;
 /// Where an entry point has no call frame information: longer than any `_start`.
 const ENTRY_BYTES: u64 = 64;
 
@@ -162,7 +165,7 @@ impl Elf {
             roots.push((Some("_start"), known.unwrap_or(self.0.entry..self.0.entry.saturating_add(ENTRY_BYTES))));
         }
         if let Some(tables) = &unwind {
-            roots.extend(tables.without_return(self.return_register()).map(|range| (None, range)));
+            roots.extend(tables.without_return().map(|range| (None, range)));
             if role == Role::Libc && self.0.machine == EM_X86_64 {
                 roots.extend(cleanup_frames(self, tables));
             }
@@ -240,14 +243,15 @@ impl Elf {
             return None;
         }
         let frames = self.0.bytes_at(self.0.offset_of(address)?, length)?;
-        let functions = functions_in(&frames, &bases.set_eh_frame(address));
+        let functions = functions_in(&frames, &bases.set_eh_frame(address), self.return_register());
         Some(UnwindTables { functions })
     }
 }
 
 /// Functions with call frame information, by rising address.
 struct UnwindTables {
-    functions: Vec<(Range<u64>, Option<Register>)>,
+    /// And whether it has no return address.
+    functions: Vec<(Range<u64>, bool)>,
 }
 
 impl UnwindTables {
@@ -257,16 +261,22 @@ impl UnwindTables {
         range.contains(&address).then(|| range.clone())
     }
 
-    fn without_return(&self, register: Register) -> impl Iterator<Item = Range<u64>> {
-        self.functions.iter().filter(move |(_, lost)| *lost == Some(register)).map(|(range, _)| range.clone())
+    fn without_return(&self) -> impl Iterator<Item = Range<u64>> {
+        self.functions.iter().filter(|(_, lost)| *lost).map(|(range, _)| range.clone())
     }
 }
 
-/// The ranges of all functions, and the register that each declares undefined, if it does.
-fn functions_in(frames: &[u8], bases: &BaseAddresses) -> Vec<(Range<u64>, Option<Register>)> {
+type Cie<'a> = gimli::CommonInformationEntry<gimli::EndianSlice<'a, LittleEndian>>;
+
+/// The ranges of all functions, and whether each declares that register, its return address, undefined: the entry point is marked
+/// in its own instructions or in those that it shares with others.
+fn functions_in(frames: &[u8], bases: &BaseAddresses, register: Register) -> Vec<(Range<u64>, bool)> {
     let section = EhFrame::new(frames, LittleEndian);
     let mut entries = section.entries(bases);
-    let mut functions = Vec::new();
+    let (mut functions, mut shared) = (Vec::new(), FxHashMap::<usize, (Cie<'_>, bool)>::default());
+    // Read one by one, the instructions of all functions are most of the work; few hold these two bytes.
+    let undefined = memchr::memmem::Finder::new(&[gimli::DW_CFA_undefined.0, register.0 as u8]).into_owned();
+    let is_lost = |instructions| declares_undefined(instructions, register);
     // Many functions may share one endless prologue.
     let begun = now_ns(ClockId::ThreadCPUTime);
     for nth in 0u32.. {
@@ -275,28 +285,44 @@ fn functions_in(frames: &[u8], bases: &BaseAddresses) -> Vec<(Range<u64>, Option
         if nth.is_multiple_of(16) && now_ns(ClockId::ThreadCPUTime).saturating_sub(begun) > MAX_CPU_NS {
             break;
         }
-        let gimli::CieOrFde::Fde(partial) = entry else { continue };
-        let Ok(fde) = partial.parse(EhFrame::cie_from_offset) else { continue };
+        let partial = match entry {
+            gimli::CieOrFde::Cie(cie) => {
+                let lost = is_lost(cie.instructions(&section, bases));
+                shared.insert(cie.offset(), (cie, lost));
+                continue;
+            }
+            gimli::CieOrFde::Fde(partial) => partial,
+        };
+        let cie =
+            |section: &EhFrame<_>, bases: &BaseAddresses, offset: gimli::EhFrameOffset| match shared.get(&offset.0) {
+                Some((cie, _)) => Ok(cie.clone()),
+                None => section.cie_from_offset(bases, offset),
+            };
+        let Ok(fde) = partial.parse(cie) else { continue };
         let start = fde.initial_address();
         let Some(end) = start.checked_add(fde.len()) else { continue };
-        // Programs mark the entry point in the CIE's or in the FDE's own instructions.
-        let lost = undefined_in(fde.instructions(&section, bases))
-            .or_else(|| undefined_in(fde.cie().instructions(&section, bases)));
+        let bytes = frames.get(fde.offset()..).unwrap_or_default();
+        let own = &bytes[..bytes.len().min(fde.entry_len().saturating_add(LENGTH_BYTES))];
+        let lost = undefined.find(own).is_some() && is_lost(fde.instructions(&section, bases))
+            || shared.get(&fde.cie().offset()).is_some_and(|(_, lost)| *lost);
         functions.push((start..end, lost));
     }
     functions.sort_unstable_by_key(|(range, _)| range.start);
     functions
 }
 
-fn undefined_in(
+fn declares_undefined(
     mut instructions: gimli::CallFrameInstructionIter<'_, gimli::EndianSlice<'_, LittleEndian>>,
-) -> Option<Register> {
+    wanted: Register,
+) -> bool {
     while let Ok(Some(instruction)) = instructions.next() {
-        if let CallFrameInstruction::Undefined { register } = instruction {
-            return Some(register);
+        if let CallFrameInstruction::Undefined { register } = instruction
+            && register == wanted
+        {
+            return true;
         }
     }
-    None
+    false
 }
 
 /// Functions of a stripped glibc that call `main` or a thread's function: `__libc_start_call_main`, `start_thread`.
