@@ -3,6 +3,9 @@
 use std::cmp::Reverse;
 use std::fs;
 
+use rustix::time::ClockId;
+
+use crate::collect::host::now_ns;
 use crate::collect::mappings::ns_per_clock_tick;
 use crate::tick::ProcessKey;
 
@@ -11,16 +14,32 @@ const MOST: usize = 4096;
 /// In field 9 of `/proc/PID/stat`.
 const PF_KTHREAD: u64 = 0x0020_0000;
 
-/// Processes outside the kernel, those first that have used most CPU time. `only`: their PIDs; empty: all.
+/// Who has used less of a CPU since it began is not expected to run in the next moment: one part of this many.
+const RARELY: u64 = 1000;
+
+/// Processes outside the kernel, those first that have used most CPU time. `only`: their PIDs; empty: all but those that hardly
+/// ever run (when one of them does, its first stack asks for what it needs) and ourselves, who are not looked at.
 pub fn busiest(only: &[u32]) -> Vec<ProcessKey> {
+    let now_ns = now_ns(ClockId::Boottime);
+    let own = std::process::id();
     let all = || {
         let entries = fs::read_dir("/proc").into_iter().flatten();
-        entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).take(MOST).collect()
+        entries
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .filter(|pid| *pid != own)
+            .take(MOST)
+            .collect()
     };
     let pids: Vec<u32> = if only.is_empty() { all() } else { only.to_vec() };
     let mut found: Vec<(u64, ProcessKey)> = pids.into_iter().filter_map(read).collect();
+    found.retain(|&(used, key)| !only.is_empty() || runs(used, now_ns.saturating_sub(key.start_ns)));
     found.sort_unstable_by_key(|&(used, key)| (Reverse(used), key));
     found.into_iter().map(|(_, key)| key).collect()
+}
+
+/// Whether so much CPU time, in clock ticks, since `age_ns` is worth something; what is less than a tick is not told.
+fn runs(used: u64, age_ns: u64) -> bool {
+    used.saturating_add(1).saturating_mul(ns_per_clock_tick()).saturating_mul(RARELY) >= age_ns
 }
 
 fn read(tgid: u32) -> Option<(u64, ProcessKey)> {
@@ -57,9 +76,22 @@ mod tests {
     }
 
     #[test]
-    fn this_process_is_among_them() {
+    fn who_hardly_ever_runs_is_left_out() {
+        let second = 1_000_000_000;
+        let ticks_per_s = second / ns_per_clock_tick();
+        assert!(runs(0, second), "it has just begun");
+        assert!(runs(ticks_per_s, 1000 * second) && !runs(ticks_per_s, 1100 * second));
+        assert!(!runs(0, 3600 * second));
+    }
+
+    #[test]
+    fn who_runs_is_among_them_but_we_are_not_unless_asked_for() {
         let own = std::process::id();
-        assert!(busiest(&[]).iter().any(|key| key.tgid == own));
+        let child = std::process::Command::new("sleep").arg("60").spawn();
+        let Ok(mut child) = child else { return };
+        let keys = busiest(&[]);
+        let _ = child.kill().and_then(|()| child.wait());
+        assert!(keys.iter().any(|key| key.tgid == child.id()) && keys.iter().all(|key| key.tgid != own));
         assert_eq!(busiest(&[own]).len(), 1);
         assert!(busiest(&[u32::MAX]).is_empty());
     }
