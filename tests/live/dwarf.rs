@@ -114,7 +114,5 @@ fn better_than_perf_with_dwarf() {
     assert!(perf.samples > 50 && sberf.samples > 50, "{perf:?} {sberf:?}");
     assert!(sberf.whole_percent() >= perf.whole_percent().min(97.0), "{told}");
     assert!(sberf.bytes_per_sample() < perf.bytes_per_sample(), "{told}");
-    // Starting up is most of ours in so short a time, and perf's follows what there is to sample: which of them is less is a
-    // matter of seconds. That it stays of that order is not.
-    assert!(sberf.cpu_s < 2.5 * perf.cpu_s, "{told}");
+    assert!(sberf.cpu_s < perf.cpu_s, "{told}");
 }
