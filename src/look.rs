@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crossbeam_channel::never;
 use sberf::collect::capture::Pace;
 use sberf::collect::local_time;
 use sberf::model::Limits;
@@ -13,7 +14,7 @@ use sberf::ui::theme::Depth;
 use crate::cli::{Color, Look, Top};
 use crate::command::{self, Running};
 use crate::feed::{Feed, Open};
-use crate::{Failure, source, terminal, top};
+use crate::{Failure, glance, source, terminal, top};
 
 /// Palettes that are built in.
 const PALETTES: [(&str, &str); 1] = [("okabe-ito", include_str!("../assets/palettes/okabe-ito.toml"))];
@@ -25,10 +26,14 @@ pub fn top(args: Top) -> Result<(), Failure> {
     let replay = args.read.is_some();
     let command = command::start(&args.command, command::Output::File)?;
     let open = open(&args, command.as_ref().map(Running::pid))?;
+    let seen = match replay {
+        true => never(),
+        false => glance::start(source::glance(&args.observe, command.as_ref().map(Running::pid))?),
+    };
     let feed = Feed::start(open, args.write)?;
     let own_pid = (!replay).then(std::process::id);
     let limits = Limits { history_bytes: (args.history as usize) << 20, ..Limits::default() };
-    top::run(feed, command, theme, Options { replay, utc_offset_s: utc_offset_s(), own_pid }, limits)
+    top::run(feed, seen, command, theme, Options { replay, utc_offset_s: utc_offset_s(), own_pid }, limits)
 }
 
 /// The source that the command line means, opened as far as that is quick. `follow`: see [`source::live`].

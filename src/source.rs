@@ -14,6 +14,7 @@ use sberf::tick::{Batch, Session, Tick};
 use crate::Failure;
 use crate::cli::{Observe, Unwind};
 use crate::feed::Open;
+use crate::glance;
 
 /// The live machine: what is plain to see is checked now, the rest is loaded on the source's thread. `follow` is a process
 /// that is told of with all that descends from it; `debuginfod`: debug information may be fetched over the network.
@@ -24,7 +25,13 @@ pub fn live(observe: &Observe, follow: Option<u32>, debuginfod: bool) -> Result<
     Ok(Box::new(move || Ok(collect::observe(options))))
 }
 
-/// The same for what procfs alone has nothing of.
+/// Who is there, told before all that [`live`] loads has been loaded.
+pub fn glance(observe: &Observe, follow: Option<u32>) -> Result<glance::Look, Failure> {
+    let options = options(observe, follow)?;
+    Ok(Box::new(move || collect::live::glance(&options)))
+}
+
+/// [`live`] for what procfs alone has nothing of.
 pub fn live_by_bpf(observe: &Observe) -> Result<Open, Failure> {
     let options = options(observe, None)?;
     Ok(Box::new(move || Ok(Box::new(Live::start(options)?))))

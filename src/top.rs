@@ -4,10 +4,9 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, bounded, never, select};
+use crossbeam_channel::{Receiver, never, select};
 use crossterm::event::{Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
-use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGWINCH};
-use signal_hook::iterator::Signals;
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGTSTP, SIGWINCH};
 
 use sberf::collect::{Request, signal};
 use sberf::model::{Limits, Model};
@@ -19,9 +18,10 @@ use sberf::ui::{Action, Theme};
 use crate::command::{self, Ended, Running};
 use crate::exports::Exports;
 use crate::feed::{Feed, News};
+use crate::glance::Seen;
 use crate::held::Held;
 use crate::screen::Screen;
-use crate::{Failure, save, terminal};
+use crate::{Failure, input, save, terminal};
 
 /// Frames are at least so far apart when ticks drive them …
 const FRAME: Duration = Duration::from_millis(33);
@@ -47,16 +47,18 @@ enum End {
 /// Runs the screen until it is left.
 pub fn run(
     feed: Feed,
+    glance: Receiver<Seen>,
     command: Option<Running>,
     theme: Theme,
     options: Options,
     limits: Limits,
 ) -> Result<(), Failure> {
-    let signals = signals()?;
+    let signals = input::signals()?;
     let guard = terminal::enter().map_err(|error| Failure::line(format!("cannot take over the terminal: {error}")))?;
     let output = io::stdout().as_fd().try_clone_to_owned()?;
-    let mut top = Top::new(feed, command, theme, options, limits, Screen::new(std::fs::File::from(output))?);
-    let end = top.run(&events()?, &signals);
+    let screen = Screen::new(std::fs::File::from(output))?;
+    let mut top = Top { glance, ..Top::new(feed, command, theme, options, limits, screen) };
+    let end = top.run(&input::events()?, &signals);
     let late_errors = top.leave();
     drop(guard);
     top.end_saving();
@@ -71,40 +73,12 @@ pub fn run(
     }
 }
 
-/// Keys, clicks and sizes, from a thread; the channel closes when the terminal is gone.
-fn events() -> io::Result<Receiver<Event>> {
-    let (send, events) = bounded(256);
-    std::thread::Builder::new().name("input".into()).spawn(move || {
-        while let Ok(event) = crossterm::event::read() {
-            if send.send(event).is_err() {
-                return;
-            }
-        }
-    })?;
-    Ok(events)
-}
-
-/// Signals, from a thread; a hangup of the terminal, from another, counts as one.
-fn signals() -> io::Result<Receiver<i32>> {
-    let (send, signals) = bounded(16);
-    let hangup = send.clone();
-    std::thread::Builder::new().name("hangup".into()).spawn(move || {
-        terminal::wait_for_hangup();
-        let _ = hangup.send(SIGHUP);
-    })?;
-    let mut wanted = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGWINCH])?;
-    std::thread::Builder::new().name("signals".into()).spawn(move || {
-        for signal in wanted.forever() {
-            if send.send(signal).is_err() {
-                return;
-            }
-        }
-    })?;
-    Ok(signals)
-}
-
 struct Top {
     feed: Option<Feed>,
+    /// Who is there, before the feed has anything to tell.
+    glance: Receiver<Seen>,
+    /// What the first tick goes into, while what is shown is only that.
+    blank: Option<Model>,
     /// What was started to be watched.
     command: Option<Running>,
     /// Says how it ended; never after it did.
@@ -158,6 +132,8 @@ impl Top {
         let command_ended = command.as_ref().map_or_else(never, |command| command.ended().clone());
         Top {
             feed,
+            glance: never(),
+            blank: None,
             command,
             command_ended,
             model,
@@ -190,6 +166,10 @@ impl Top {
                     Err(_) => Some(End::Quit),
                 },
                 recv(news) -> news => self.all_news(news.ok(), events),
+                recv(self.glance) -> seen => {
+                    self.glanced(seen.ok());
+                    None
+                }
                 recv(written) -> result => {
                     self.screen.finished(result.unwrap_or(Err(io::ErrorKind::BrokenPipe.into())))?;
                     None
@@ -476,7 +456,11 @@ impl Top {
                 if let Some(command) = &mut self.command {
                     command.release();
                 }
-                self.model = Model::new(*session, self.model.limits());
+                let model = Model::new(*session, self.model.limits());
+                match self.model.is_glance() {
+                    true => self.blank = Some(model),
+                    false => self.model = model,
+                }
                 self.app.loading("collecting the first tick");
             }
             News::Batch(batch) if self.app.is_paused() => {
@@ -504,8 +488,22 @@ impl Top {
 
     fn take_in(&mut self, batch: Batch) {
         match batch {
-            Batch::Tick(tick) => self.model.apply(*tick),
-            Batch::Names(names) => self.model.learn(*names),
+            Batch::Tick(tick) => {
+                if let Some(blank) = self.blank.take() {
+                    self.model = blank;
+                }
+                self.model.apply(*tick);
+            }
+            Batch::Names(names) => self.blank.as_mut().unwrap_or(&mut self.model).learn(*names),
+        }
+    }
+
+    /// Shows who is there, unless more is known by now.
+    fn glanced(&mut self, seen: Option<Seen>) {
+        self.glance = never();
+        if let Some((session, tick)) = seen.filter(|_| !self.loaded).map(|seen| *seen) {
+            self.model = Model::glance(session, self.model.limits(), tick);
+            self.taken_in();
         }
     }
 

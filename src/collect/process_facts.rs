@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 
 use super::mappings::{open_at, open_process, read_at};
-use crate::tick::ProcessKey;
+use crate::tick::{ProcessFacts, ProcessKey};
 
 /// Of a command line; longer ones are cut.
 const MAX_CMDLINE: u64 = 16 << 10;
@@ -23,6 +23,14 @@ pub struct FactsPart {
     pub cgroup: Option<String>,
     /// Pid inside its own pid namespace, where that differs.
     pub inner_pid: Option<u32>,
+}
+
+impl FactsPart {
+    /// Puts it where it belongs.
+    pub fn update(self, facts: &mut ProcessFacts) {
+        let FactsPart { cmdline, exe, cgroup, inner_pid } = self;
+        (facts.cmdline, facts.exe, facts.cgroup, facts.inner_pid) = (cmdline, exe, cgroup, inner_pid);
+    }
 }
 
 /// Resident bytes by node.

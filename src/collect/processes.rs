@@ -104,10 +104,7 @@ impl Processes {
         let news = self.facts.refresh();
         for (key, part) in news.facts {
             let Some(entry) = self.known.get_mut(&key) else { continue };
-            entry.facts.cmdline = part.cmdline;
-            entry.facts.exe = part.exe;
-            entry.facts.cgroup = part.cgroup;
-            entry.facts.inner_pid = part.inner_pid;
+            part.update(&mut entry.facts);
             self.changed.insert(key);
         }
         if let Some((key, bytes)) = news.placement

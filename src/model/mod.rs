@@ -54,7 +54,7 @@ use self::table::{Slot, Table};
 use self::track::Track;
 use crate::tick::{
     Basis, Cost, CpuTick, DiskTick, Event, Host, Loss, NodeTick, ProcessKey, Session, SlowRequest, Span, ThreadKey,
-    Watch,
+    Tick, Watch,
 };
 
 /// Bounds of what is kept.
@@ -169,6 +169,20 @@ impl Model {
             resumed: 0,
             present: None,
         }
+    }
+
+    /// Knows who is there and nothing else, from a tick of no length. Its number is that of no other: what was made from it
+    /// is made again from the first that measures.
+    pub fn glance(session: Session, limits: Limits, tick: Tick) -> Self {
+        let unkept = Limits { look_back: false, ..limits };
+        let mut model = Model { ticks: u64::MAX / 2, ..Model::new(session, unkept) };
+        model.apply(tick);
+        Model { limits, ..model }
+    }
+
+    /// Nothing was measured yet, over any time.
+    pub fn is_glance(&self) -> bool {
+        self.ticks > 0 && self.observed_ns == 0
     }
 
     /// The machine and how it is observed.

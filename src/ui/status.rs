@@ -121,7 +121,7 @@ fn procfs_only<'a>(model: &Model, theme: &Theme) -> Vec<Span<'a>> {
 fn sampler<'a>(model: &Model, theme: &Theme) -> Vec<Span<'a>> {
     let session = model.session();
     let (asked, by) = match session.sampler {
-        Sampler::Off if session.basis == Basis::Procfs => return Vec::new(),
+        Sampler::Off if session.basis == Basis::Procfs || model.is_glance() => return Vec::new(),
         Sampler::Off => return vec![Span::styled("sampling off", theme.warn())],
         Sampler::Cycles(hz) => (hz, "cycles"),
         Sampler::CpuClock(hz) => (hz, "cpu-clock"),
@@ -171,6 +171,7 @@ const ROOMY: u16 = 110;
 /// How whole stacks are; nothing where there are none to be had.
 fn stacks<'a>(status: &Status, model: &Model, roomy: bool, theme: &Theme) -> Vec<Span<'a>> {
     match model.session().basis {
+        _ if model.is_glance() => Vec::new(),
         Basis::Procfs => Vec::new(),
         Basis::Bpf => complete(status.samples, roomy, by_fp(model), theme),
     }

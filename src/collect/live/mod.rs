@@ -8,6 +8,7 @@ mod cost;
 mod cpus;
 mod disks;
 mod floor;
+mod glance;
 mod hists;
 mod life;
 mod machine;
@@ -35,6 +36,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use libbpf_rs::Iter;
 use rustc_hash::FxHashMap;
 use rustix::time::ClockId;
+
+pub use self::glance::glance;
 
 use self::cost::{Iteration, Meter};
 use self::machine::Machine;

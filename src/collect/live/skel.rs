@@ -31,3 +31,7 @@ pub mod names {
 pub mod mappings {
     include!(concat!(env!("OUT_DIR"), "/mappings.skel.rs"));
 }
+/// `src/bpf/glance.bpf.c`.
+pub mod glance {
+    include!(concat!(env!("OUT_DIR"), "/glance.skel.rs"));
+}

@@ -70,6 +70,24 @@ pub fn parents(mut bytes: &[u8]) -> impl Iterator<Item = (u32, u32)> + Clone {
         .map(|record| (record.task.tgid, record.task.ppid))
 }
 
+/// The process that a record is of the first thread of, as far as the record knows it.
+pub fn leader_of(record: &Record) -> Option<Leader> {
+    let task = &record.task;
+    (task.tid == task.tgid).then(|| leader(ProcessKey { tgid: task.tgid, start_ns: task.leader_start_ns }, task))
+}
+
+/// Threads that were seen once, over no time.
+pub fn threads_of(mut bytes: &[u8]) -> Vec<ThreadTick> {
+    let thread = |record: Record| ThreadTick {
+        key: key_of(&record.task),
+        process: ProcessKey { tgid: record.task.tgid, start_ns: record.task.leader_start_ns },
+        comm: wire::comm(&record.task.comm),
+        now: KERNEL_STATES.get(usize::from(record.task.state)).copied(),
+        ..ThreadTick::default()
+    };
+    std::iter::from_fn(|| take(&mut bytes)).map(thread).collect()
+}
+
 /// What a thread's own counters read last time; they only grow.
 #[derive(Clone, Copy, Default)]
 struct Seen {

@@ -24,6 +24,10 @@ impl App {
         self.render_places(model, parts.places, buf);
         match model.span() {
             None => self.render_loading(parts.body, buf),
+            // Of all places only the first is about who is there.
+            Some(_) if model.is_glance() && (self.at > 0 || !self.places[self.at].inside.is_empty()) => {
+                self.render_loading(parts.body, buf);
+            }
             Some(_) => self.pane().render(model, &self.theme, parts.body, buf),
         }
         self.render_footer(parts.footer, buf);
@@ -78,6 +82,10 @@ impl App {
 
     /// What sberf gave up, or does not believe of itself, to the right of what stands there.
     fn render_banner(&self, model: &Model, area: Rect, buf: &mut Buffer) {
+        if model.is_glance() {
+            draw::put_right(buf, area, &format!(" {} … ", self.loading), self.theme.header());
+            return;
+        }
         let Some(text) = watch::banner(model.watch()) else { return };
         let room = area.width.saturating_sub(BANNER_FROM);
         let text = format!(" {} ", format::fit(&text, usize::from(room).saturating_sub(2)));

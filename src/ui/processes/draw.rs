@@ -65,6 +65,7 @@ impl ProcessesPane {
         let theme = frame.theme;
         let idle = if self.idle { "idle waits shown " } else { "idle waits blank " };
         let title = match area.width {
+            _ if frame.span_ns == 0 => " nothing measured yet; bars: wall time ".into(),
             0..120 => " wall time: ".into(),
             _ => format!(" bars: wall time of all threads, last {}", format::left(&format::duration(frame.span_ns), 8)),
         };

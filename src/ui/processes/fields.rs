@@ -117,6 +117,14 @@ impl Field {
         }
     }
 
+    /// Told of an interval, not of a moment.
+    const fn is_measured(self) -> bool {
+        !matches!(
+            self,
+            Field::Pid | Field::User | Field::Bar | Field::Nodes | Field::Rss | Field::Threads | Field::Command
+        )
+    }
+
     /// Numbers start with the largest, names and PIDs with the smallest.
     pub const fn descending_first(self) -> bool {
         !matches!(self, Field::Pid | Field::User | Field::Command)
@@ -243,6 +251,9 @@ pub fn cell(field: Field, subject: Subject<'_>, frame: &Frame<'_>, width: usize)
     let of_process = |text: String| if thread.is_some() { String::new() } else { text };
     if field.has_no_source(frame.model.session()) {
         return (format::OFF.into(), frame.theme.dim());
+    }
+    if frame.span_ns == 0 && field.is_measured() {
+        return (format::NONE.into(), frame.theme.dim());
     }
     let text = match field {
         Field::Pid => subject.id().to_string(),

@@ -65,8 +65,9 @@ struct Parts {
     lower: Rect,
 }
 
-fn parts(area: Rect) -> Parts {
-    let lower = lower::height(area.height);
+fn parts(area: Rect, model: &Model) -> Parts {
+    // Before anything is measured, all the room is for who is there.
+    let lower = if model.is_glance() { 0 } else { lower::height(area.height) };
     let line = |at: u16| super::draw::line(area, at);
     let rows_height = area.height.saturating_sub(ABOVE + lower);
     Parts {
@@ -377,12 +378,12 @@ impl Pane for ProcessesPane {
     }
 
     fn mouse(&mut self, mouse: MouseEvent, area: Rect, model: &Model) -> Outcome {
-        let lower = parts(area).lower;
+        let lower = parts(area, model).lower;
         if lower.contains((mouse.column, mouse.row).into()) {
             return self.lower.mouse(mouse, lower, model);
         }
         match mouse.kind {
-            MouseEventKind::Down(MouseButton::Left) => return self.click(mouse, parts(area), model),
+            MouseEventKind::Down(MouseButton::Left) => return self.click(mouse, parts(area, model), model),
             MouseEventKind::ScrollUp => self.cursor.at = self.cursor.at.saturating_sub(3),
             MouseEventKind::ScrollDown => self.cursor.at += 3,
             _ => return Outcome::Ignored,
@@ -409,7 +410,7 @@ impl Pane for ProcessesPane {
     }
 
     fn layout(&mut self, area: Rect, model: &Model) {
-        let parts = parts(area);
+        let parts = parts(area, model);
         self.cursor.show(self.rows.len(), parts.rows.height.into());
         self.one_node = model.session().nodes.len() < 2;
         self.slots = table::lay_out(&self.columns(), MARGIN, parts.rows.width);
@@ -427,7 +428,7 @@ impl Pane for ProcessesPane {
     fn render(&self, model: &Model, theme: &Theme, area: Rect, buf: &mut Buffer) {
         let area = area.intersection(*buf.area());
         if !area.is_empty() {
-            self.draw(model, theme, parts(area), buf);
+            self.draw(model, theme, parts(area, model), buf);
         }
     }
 }

@@ -56,7 +56,7 @@ pub struct Normals {
 impl Normals {
     /// A new tick. One that is looked at again teaches nothing.
     pub fn tick(&mut self, model: &Model) {
-        if model.is_past() || model.ticks() <= self.newest {
+        if model.is_past() || model.is_glance() || model.ticks() <= self.newest {
             return;
         }
         self.newest = model.ticks();
