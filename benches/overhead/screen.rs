@@ -17,6 +17,10 @@ const WARM_UP: Duration = Duration::from_secs(3);
 /// A screen is full with this share of the cells it has later on.
 const FULL: f64 = 0.85;
 
+/// Programs that run on the CPU time of the process that loaded them (iterators, and one that it has run): that is counted as
+/// its own already.
+const ON_OWN_TIME: [&str; 4] = ["tasks", "glance", "mappings", "nothing"];
+
 /// What a terminal answers; programs wait for it.
 const ANSWERS: [(&[u8], &[u8]); 4] = [
     (b"\x1b[6n", b"\x1b[1;1R"),
@@ -40,7 +44,7 @@ pub struct Run {
     pub kb_per_s: f64,
     /// High-water mark of resident memory.
     pub rss_mb: f64,
-    /// In BPF programs that it loaded, in the steady window; charged to whoever was interrupted.
+    /// In BPF programs that it loaded, in the steady window, as far as it is charged to whoever was interrupted.
     pub bpf_percent: f64,
 }
 
@@ -163,7 +167,9 @@ pub fn run(command: &[String], steady: Duration) -> Result<Run> {
     ensure!(terminal.is_alive(), "{} ended early:\n{}", command[0], last_words(&terminal.chunks));
     let (span, cpu_steady) = (opened.elapsed().as_secs_f64(), terminal.cpu()?.saturating_sub(cpu));
     let closed = opened + Duration::from_secs_f64(span);
-    let bpf_ns: u64 = bpf::since(&bpf_opened, &bpf::programs_of(pid)).iter().map(|program| program.ns).sum();
+    let programs = bpf::since(&bpf_opened, &bpf::programs_of(pid));
+    let of_others = programs.iter().filter(|program| !ON_OWN_TIME.contains(&program.name.as_str()));
+    let bpf_ns: u64 = of_others.map(|program| program.ns).sum();
     let rss_mb = rss_mb(pid).unwrap_or(f64::NAN);
     let start = terminal.start;
     let chunks = std::mem::take(&mut *terminal.chunks.lock().map_err(|_| anyhow::anyhow!("the reader failed"))?);
