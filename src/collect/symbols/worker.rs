@@ -25,6 +25,8 @@ const CHUNK: usize = 256;
 const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
 /// How often the kernel's list, where it is that, is read again because BPF programs may have come; a reading takes some 50 ms.
 const BETWEEN_READS: Duration = Duration::from_secs(10);
+/// While programs are met at ever other addresses, less and less often, and no less often than this.
+const BETWEEN_READS_LATER: Duration = Duration::from_secs(80);
 /// What blazesym keeps of the kernel's list, which it does not tell: resident memory grows by 7.5 MB for 122 000 functions.
 const KERNEL_BYTES: usize = 8 << 20;
 /// Addresses of BPF programs that wait for that.
@@ -37,6 +39,8 @@ pub struct NameWorker {
     /// Else its list is read.
     kernel: Option<(Symbolizer, Instant)>,
     kernel_hidden: bool,
+    /// How old the kernel's list may be before it is read again.
+    between_reads: Duration,
     /// Addresses that are, or may be, of BPF programs: those come and go, so they wait for a newer list.
     later: Vec<Want>,
     jit: PerfMaps,
@@ -70,6 +74,7 @@ impl NameWorker {
             asked,
             kernel: None,
             kernel_hidden: kernel_symbols_off().is_some(),
+            between_reads: BETWEEN_READS,
             later: Vec::new(),
             jit: PerfMaps::default(),
             files: VecDeque::new(),
@@ -133,7 +138,13 @@ impl NameWorker {
     fn look_again(&mut self) {
         let found = self.jit.look_again();
         self.send(found);
-        if self.kernel.as_ref().is_none_or(|(_, read)| read.elapsed() >= BETWEEN_READS) {
+        let is_old = self.kernel.as_ref().is_none_or(|(_, read)| read.elapsed() >= self.between_reads);
+        if is_old && !self.later.is_empty() {
+            self.between_reads = match &self.kernel {
+                // Nobody asked for long.
+                Some((_, read)) if read.elapsed() >= 2 * self.between_reads => BETWEEN_READS,
+                _ => (2 * self.between_reads).min(BETWEEN_READS_LATER),
+            };
             let later = std::mem::take(&mut self.later);
             self.kernel = None;
             later.chunks(CHUNK).for_each(|chunk| self.answer(Group::Kernel, chunk));
