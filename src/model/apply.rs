@@ -280,8 +280,11 @@ impl Model {
         let (mut last, mut strangers) = (None, Vec::new());
         for weight in weights {
             // Weights of one process mostly come together.
+            let next = last.map_or(0, |(_, slot)| slot + 1);
             let slot = match last {
                 Some((process, slot)) if process == weight.process => slot,
+                // So do those of processes that were met one after the other.
+                _ if self.processes.at(next).is_some_and(|entry| entry.process.key == weight.process) => next,
                 _ => {
                     let serial = self.next_serial;
                     let slot = self.process_slot(weight.process);
@@ -314,11 +317,9 @@ impl Model {
     fn sample_again(&mut self, stacks: &Block) {
         let mut samples: FxHashMap<u32, Samples> = FxHashMap::default();
         let names = &self.names;
-        stacks.each(|stack| {
-            if stack.lens == ON_CPU {
-                let complete = if names.is_complete(stack.stack) { stack.weight } else { 0 };
-                samples.entry(stack.serial).or_default().add(Samples { all: stack.weight, complete });
-            }
+        stacks.each_sampled(&mut |stack: StackEntry| {
+            let complete = if names.is_complete(stack.stack) { stack.weight } else { 0 };
+            samples.entry(stack.serial).or_default().add(Samples { all: stack.weight, complete });
         });
         for entry in self.processes.iter_mut() {
             if let Some(samples) = samples.get(&entry.serial) {

@@ -76,7 +76,7 @@ impl Model {
         });
         let processes = self.processes.iter().map(|entry| &entry.stacks);
         let sums = processes.chain(self.groups.iter().map(|group| &group.stacks));
-        wanted.extend(sums.flat_map(|sums| sums.keys().map(|(_, stack)| *stack)));
+        wanted.extend(sums.flat_map(|sums| sums.iter().map(|((_, stack), _)| *stack)));
         if self.names.purge(&wanted) > 0 {
             self.labels.purge(&self.names);
             self.names_version += 1;

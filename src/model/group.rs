@@ -10,12 +10,72 @@ use super::names::display;
 use super::track::Track;
 use crate::tick::{Span, StackId, StateNs};
 
-/// Weight and count by stack.
-pub(super) type StackSums = FxHashMap<(LensCode, StackId), (u64, u64)>;
+/// What a sum is of.
+type StackKey = (LensCode, StackId);
+
+/// Weight and count by stack. The first is at hand: most processes sleep at one place for ever.
+#[derive(Clone, Debug, Default)]
+pub(super) struct StackSums {
+    first: Option<(StackKey, (u64, u64))>,
+    /// All but that.
+    more: FxHashMap<StackKey, (u64, u64)>,
+}
+
+impl StackSums {
+    /// Of one stack.
+    pub fn get(&self, key: &StackKey) -> Option<&(u64, u64)> {
+        match &self.first {
+            Some((first, sum)) if first == key => Some(sum),
+            _ => self.more.get(key),
+        }
+    }
+
+    /// The same, to change.
+    pub fn get_mut(&mut self, key: &StackKey) -> Option<&mut (u64, u64)> {
+        match &mut self.first {
+            Some((first, sum)) if first == key => Some(sum),
+            _ => self.more.get_mut(key),
+        }
+    }
+
+    /// The same; begins with nothing.
+    fn sum(&mut self, key: StackKey) -> &mut (u64, u64) {
+        if self.first.is_none() && self.more.is_empty() {
+            self.first = Some((key, (0, 0)));
+        }
+        match &mut self.first {
+            Some((first, sum)) if *first == key => sum,
+            _ => self.more.entry(key).or_default(),
+        }
+    }
+
+    /// Takes one out.
+    pub fn remove(&mut self, key: &StackKey) -> Option<(u64, u64)> {
+        match self.first.take_if(|(first, _)| first == key) {
+            Some((_, sum)) => Some(sum),
+            None => self.more.remove(key),
+        }
+    }
+
+    /// In no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&StackKey, &(u64, u64))> {
+        self.first.iter().map(|(key, sum)| (key, sum)).chain(&self.more)
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.more.len()
+    }
+
+    /// Gives back what memory it can.
+    pub fn shrink_to_fit(&mut self) {
+        self.more.shrink_to_fit();
+    }
+}
 
 /// Adds one stack's weight.
-pub(super) fn add_stack(sums: &mut StackSums, key: (LensCode, StackId), weight: u64, count: u64) {
-    let sum = sums.entry(key).or_default();
+pub(super) fn add_stack(sums: &mut StackSums, key: StackKey, weight: u64, count: u64) {
+    let sum = sums.sum(key);
     *sum = (sum.0.saturating_add(weight), sum.1.saturating_add(count));
 }
 

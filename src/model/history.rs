@@ -73,52 +73,80 @@ impl StackEntry {
 }
 
 /// The stack weights of one tick: sorted, packed. Most are of threads that slept all the time, so a weight that is a
-/// multiple of the interval is written as that multiple.
+/// multiple of the interval is written as that multiple. Samples stand apart: they are few, and looked at all the time.
 #[derive(Clone, Default)]
-pub(super) struct Block(Arc<[u8]>);
+pub(super) struct Block {
+    sampled: Arc<[u8]>,
+    waited: Arc<[u8]>,
+}
 
 impl Block {
     fn new(entries: &mut [StackEntry], span_ns: u64) -> Self {
-        entries.sort_unstable();
-        let span_ns = span_ns.max(1);
-        let mut out = Vec::with_capacity(entries.len() * 6 + 8);
-        put(&mut out, span_ns);
-        let mut group = 0;
-        for run in entries.chunk_by(|a, b| a.run() == b.run()) {
-            put(&mut out, (run[0].group - group).into());
-            group = run[0].group;
-            put(&mut out, run[0].serial.into());
-            put(&mut out, (run.len() as u64) << 4 | u64::from(run[0].lens));
-            let mut before = 0;
-            for entry in run {
-                put(&mut out, (entry.stack.0 - before).into());
-                before = entry.stack.0;
-                let whole = entry.weight.is_multiple_of(span_ns);
-                put(&mut out, entry.count.min(u64::MAX >> 1) << 1 | u64::from(whole));
-                put(&mut out, if whole { entry.weight / span_ns } else { entry.weight });
-            }
-        }
-        Block(out.into())
+        // They mostly come sorted but for a few, which this makes use of.
+        entries.sort_by(|a, b| (a.lens != ON_CPU).cmp(&(b.lens != ON_CPU)).then_with(|| a.cmp(b)));
+        let (sampled, waited) = entries.split_at(entries.partition_point(|entry| entry.lens == ON_CPU));
+        Block { sampled: pack(sampled, span_ns.max(1)), waited: pack(waited, span_ns.max(1)) }
     }
 
-    /// Visits them, sorted.
+    fn bytes(&self) -> usize {
+        self.sampled.len() + self.waited.len()
+    }
+
+    /// Visits them, samples first, each kind sorted.
     pub fn each(&self, mut visit: impl FnMut(StackEntry)) {
-        let mut bytes = &*self.0;
-        let span_ns = take(&mut bytes);
-        let mut group = 0;
-        while !bytes.is_empty() {
-            group += take(&mut bytes) as u32;
-            let serial = take(&mut bytes) as u32;
-            let run = take(&mut bytes);
-            let lens = (run & 15) as LensCode;
-            let mut stack = StackId(0);
-            for _ in 0..run >> 4 {
-                stack.0 += take(&mut bytes) as u32;
-                let count = take(&mut bytes);
-                let unit = if count & 1 == 1 { span_ns } else { 1 };
-                let weight = take(&mut bytes) * unit;
-                visit(StackEntry { group, serial, lens, stack, weight, count: count >> 1 });
-            }
+        self.each_sampled(&mut visit);
+        unpack(&self.waited, &mut visit);
+    }
+
+    /// Visits the samples, sorted.
+    pub fn each_sampled(&self, visit: &mut impl FnMut(StackEntry)) {
+        unpack(&self.sampled, visit);
+    }
+}
+
+/// Sorted entries as bytes; none as none.
+fn pack(entries: &[StackEntry], span_ns: u64) -> Arc<[u8]> {
+    if entries.is_empty() {
+        return Arc::default();
+    }
+    let mut out = Vec::with_capacity(entries.len() * 6 + 8);
+    put(&mut out, span_ns);
+    let mut group = 0;
+    for run in entries.chunk_by(|a, b| a.run() == b.run()) {
+        put(&mut out, (run[0].group - group).into());
+        group = run[0].group;
+        put(&mut out, run[0].serial.into());
+        put(&mut out, (run.len() as u64) << 4 | u64::from(run[0].lens));
+        let mut before = 0;
+        for entry in run {
+            put(&mut out, (entry.stack.0 - before).into());
+            before = entry.stack.0;
+            let whole = entry.weight.is_multiple_of(span_ns);
+            put(&mut out, entry.count.min(u64::MAX >> 1) << 1 | u64::from(whole));
+            put(&mut out, if whole { entry.weight / span_ns } else { entry.weight });
+        }
+    }
+    out.into()
+}
+
+fn unpack(mut bytes: &[u8], visit: &mut impl FnMut(StackEntry)) {
+    if bytes.is_empty() {
+        return;
+    }
+    let span_ns = take(&mut bytes);
+    let mut group = 0;
+    while !bytes.is_empty() {
+        group += take(&mut bytes) as u32;
+        let serial = take(&mut bytes) as u32;
+        let run = take(&mut bytes);
+        let lens = (run & 15) as LensCode;
+        let mut stack = StackId(0);
+        for _ in 0..run >> 4 {
+            stack.0 += take(&mut bytes) as u32;
+            let count = take(&mut bytes);
+            let unit = if count & 1 == 1 { span_ns } else { 1 };
+            let weight = take(&mut bytes) * unit;
+            visit(StackEntry { group, serial, lens, stack, weight, count: count >> 1 });
         }
     }
 }
@@ -152,7 +180,7 @@ impl History {
     /// Adds the newest tick with the weights of its stacks, which it sorts.
     pub fn push(&mut self, tick: HistoryTick, stacks: &mut [StackEntry]) {
         let block = Block::new(stacks, tick.span.len_ns());
-        self.bytes += tick.bytes() + block.0.len();
+        self.bytes += tick.bytes() + block.bytes();
         self.ticks.push_back(Arc::new(tick));
         self.blocks.push_back(block);
     }
@@ -176,7 +204,7 @@ impl History {
     pub fn evict(&mut self, oldest: u64) -> u64 {
         let count = oldest.saturating_sub(self.oldest()).min(self.ticks.len().saturating_sub(1) as u64) as usize;
         for (tick, block) in self.ticks.drain(..count).zip(self.blocks.drain(..count)) {
-            self.bytes = self.bytes.saturating_sub(tick.bytes() + block.0.len());
+            self.bytes = self.bytes.saturating_sub(tick.bytes() + block.bytes());
         }
         self.evicted += count as u64;
         count as u64
@@ -229,6 +257,13 @@ impl History {
         }
     }
 
+    /// Visits the samples of a range.
+    pub fn samples(&self, range: TickRange, mut visit: impl FnMut(StackEntry)) {
+        for block in self.indices(range).filter_map(|at| self.blocks.get(at)) {
+            block.each_sampled(&mut visit);
+        }
+    }
+
     fn indices(&self, range: TickRange) -> std::ops::Range<usize> {
         let held = range.intersect(TickRange { first: self.oldest(), last: self.newest() });
         if held.is_empty() || self.ticks.is_empty() {
@@ -271,6 +306,6 @@ mod tests {
         }
         let mut sleepers: Vec<StackEntry> =
             (0..1000).map(|n| entry(n / 10, n, blocked_code(State::Poll), n % 50, 1_000_000_000, 0)).collect();
-        assert!(Block::new(&mut sleepers, 1_000_000_000).0.len() < 8 * 1000);
+        assert!(Block::new(&mut sleepers, 1_000_000_000).bytes() < 8 * 1000);
     }
 }

@@ -48,7 +48,7 @@ impl Model {
 
     fn add(&self, ends: &mut Vec<EndSum>, exact: &StateNs, stacks: &StackSums) {
         let mut taken = StateNs::default();
-        for (&(lens, stack), &(weight, _)) in stacks {
+        for (&(lens, stack), &(weight, _)) in stacks.iter() {
             let end = self.names.stacks.get(&stack).map_or(StackEnd::NotTaken, |stack| stack.end);
             match State::ALL.into_iter().find(|&state| state.is_blocked() && lens == blocked_code(state)) {
                 Some(state) => {

@@ -10,9 +10,9 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::build::{Builder, Note, Place};
 use super::group::{StackSums, add_stack};
-use super::history::{LensCode, ON_CPU, blocked_code};
+use super::history::{LensCode, ON_CPU, StackEntry, blocked_code};
 use super::names::{FrameLabels, display};
-use super::window::Window;
+use super::window::{TickRange, Window};
 use super::{Model, is_idle_wait};
 use crate::tick::{FoundBy, Frame, FrameId, FrameKind, Line, ProcessKey, StackId, State, StateNs};
 
@@ -213,35 +213,43 @@ impl Model {
         self.owners(&query).iter().map(|owner| (name(owner), owner.exact)).collect()
     }
 
-    fn owners(&self, query: &TreeQuery) -> Vec<Owner<'_>> {
-        match query.process {
-            Some(key) => self.process_owner(key, query.window).into_iter().collect(),
-            None => self.group_owners(query.window),
+    /// Visits the weights of a range that a lens needs.
+    fn weights(&self, range: TickRange, lens: TreeLens, visit: impl FnMut(StackEntry)) {
+        match lens {
+            TreeLens::OnCpu => self.history.samples(range, visit),
+            TreeLens::Blocked | TreeLens::All => self.history.stacks(range, visit),
         }
     }
 
-    fn process_owner(&self, key: ProcessKey, window: Window) -> Option<Owner<'_>> {
+    fn owners(&self, query: &TreeQuery) -> Vec<Owner<'_>> {
+        match query.process {
+            Some(key) => self.process_owner(key, query).into_iter().collect(),
+            None => self.group_owners(query),
+        }
+    }
+
+    fn process_owner(&self, key: ProcessKey, query: &TreeQuery) -> Option<Owner<'_>> {
         let entry = self.processes.get(key)?;
-        let (exact, stacks) = match self.history.resolve(window) {
+        let (exact, stacks) = match self.history.resolve(query.window) {
             None => (entry.process.all.ns, self.stacks_of(entry)),
             Some(range) => {
                 let mut stacks = StackSums::default();
-                self.history.stacks(range, |stack| {
+                self.weights(range, query.lens, |stack| {
                     if stack.serial == entry.serial {
                         add_stack(&mut stacks, (stack.lens, stack.stack), stack.weight, stack.count);
                     }
                 });
-                (self.totals(key, window).ns, std::borrow::Cow::Owned(stacks))
+                (self.totals(key, query.window).ns, std::borrow::Cow::Owned(stacks))
             }
         };
         Some(Owner { group: None, kernel: entry.process.facts.kernel || self.waits_have_no_reasons(), exact, stacks })
     }
 
-    fn group_owners(&self, window: Window) -> Vec<Owner<'_>> {
-        let range = self.history.resolve(window);
+    fn group_owners(&self, query: &TreeQuery) -> Vec<Owner<'_>> {
+        let range = self.history.resolve(query.window);
         let mut by_group: FxHashMap<u32, StackSums> = FxHashMap::default();
         if let Some(range) = range {
-            self.history.stacks(range, |stack| {
+            self.weights(range, query.lens, |stack| {
                 let sums = by_group.entry(stack.group).or_default();
                 add_stack(sums, (stack.lens, stack.stack), stack.weight, stack.count);
             });

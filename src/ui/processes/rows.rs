@@ -130,7 +130,8 @@ fn sorted<'a>(model: &'a Model, selection: &Selection) -> Vec<&'a Process> {
 
 /// Sorts by value; equals by id, so that they hold still.
 fn order<T>(valued: &mut [(Value, T)], descending: bool, id: impl Fn(&T) -> u32) {
-    valued.sort_unstable_by(|a, b| {
+    // They come by age, and most are worth nothing: all but sorted, which this makes use of.
+    valued.sort_by(|a, b| {
         let by_value = if descending { b.0.cmp(&a.0) } else { a.0.cmp(&b.0) };
         by_value.then_with(|| id(&a.1).cmp(&id(&b.1)))
     });
