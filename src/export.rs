@@ -78,7 +78,7 @@ fn open(args: &Export) -> Result<Open, Failure> {
             };
             match args.format {
                 Format::Folded => source::live_by_bpf(&observe),
-                Format::Json => source::live(&observe, None, false),
+                Format::Json => source::live(&observe, None, false, false),
             }
         }
     }

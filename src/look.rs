@@ -44,7 +44,7 @@ pub fn open(args: &Top, follow: Option<u32>) -> Result<Open, Failure> {
             let source = source::capture(path, pace, &args.observe.pids).map_err(|error| Failure::Line(error.0))?;
             Ok(Box::new(move || Ok(source)))
         }
-        None => source::live(&args.observe, follow, args.debuginfod),
+        None => source::live(&args.observe, follow, args.debuginfod, args.write.is_none()),
     }
 }
 

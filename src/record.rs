@@ -242,7 +242,7 @@ pub fn run(mut args: Record) -> Result<(), Failure> {
     // Not so long that another tick would come.
     let linger = NAMES_LATE.min(args.observe.interval.mul_f64(0.7));
     let mut command = command::start(&args.command, command::Output::Ours)?;
-    let open = source::live(&args.observe, command.as_ref().map(Running::pid), false)?;
+    let open = source::live(&args.observe, command.as_ref().map(Running::pid), false, false)?;
     let feed = Feed::start(open, Some(args.output.clone()))?;
     let forever = args.duration.is_none() && command.is_none();
     let mut count = Count { ticks: 0, forever, cut: Cut::new(args.duration), linger };

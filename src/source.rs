@@ -18,10 +18,11 @@ use crate::glance;
 
 /// The live machine: what is plain to see is checked now, the rest is loaded on the source's thread. `follow` is a process
 /// that is told of with all that descends from it; `debuginfod`: debug information may be fetched over the network.
-pub fn live(observe: &Observe, follow: Option<u32>, debuginfod: bool) -> Result<Open, Failure> {
+/// `fold`: nobody but the model takes the ticks.
+pub fn live(observe: &Observe, follow: Option<u32>, debuginfod: bool, fold: bool) -> Result<Open, Failure> {
     let debuginfod = debuginfod.then(Debuginfod::from_env).transpose();
     let debuginfod = debuginfod.map_err(|why| Failure::line(format!("--debuginfod: {why}")))?;
-    let options = LiveOptions { debuginfod, ..options(observe, follow)? };
+    let options = LiveOptions { debuginfod, fold, ..options(observe, follow)? };
     Ok(Box::new(move || Ok(collect::observe(options))))
 }
 

@@ -463,7 +463,10 @@ impl Top {
                 }
                 self.app.loading("collecting the first tick");
             }
-            News::Batch(batch) if self.app.is_paused() => {
+            News::Batch(mut batch) if self.app.is_paused() => {
+                if let Batch::Tick(tick) = &mut batch {
+                    tick.unfold();
+                }
                 self.held.push(&batch);
                 self.app.behind(self.held.ticks());
             }

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use sberf::collect::invented::{Invented, Invention};
 use sberf::model::folded::{self, FoldedLens};
 use sberf::model::{CallTree, Latency, Limits, Merge, Model, Scope, TreeLens, TreeQuery, Window, json};
-use sberf::tick::{Batch, Lens, ProcessKey, Span, State, StateNs, ThreadTick, Tick};
+use sberf::tick::{Asleep, Batch, Lens, ProcessKey, Span, State, StateNs, ThreadTick, Tick};
 
 use sberf::collect::Source;
 
@@ -83,6 +83,47 @@ fn a_process_is_the_sum_of_its_threads_and_the_machine_that_of_its_processes() {
         for thread in tick.threads.iter().filter(lived) {
             let totals = model.thread_totals(thread.key, Window::Tick);
             assert_eq!(totals.ns.total(), tick.span.len_ns(), "states sum to wall time");
+        }
+    }
+}
+
+/// The same tick, with every thread in few words of which that says all.
+fn folded(tick: &Tick) -> Tick {
+    let span_ns = tick.span.len_ns();
+    let few = |thread: &ThreadTick| {
+        let mut comm = [0; 16];
+        comm.get_mut(..thread.comm.len())?.copy_from_slice(thread.comm.as_bytes());
+        let ThreadTick { key, process, since_ns, cpu, syscall, .. } = *thread;
+        let slept = Asleep { key, process, comm, state: thread.now?, since_ns, cpu, syscall };
+        (slept.state.is_blocked() && slept.unfold(span_ns) == *thread).then_some(slept)
+    };
+    let threads = tick.threads.iter().filter(|thread| few(thread).is_none()).cloned().collect();
+    Tick { asleep: tick.threads.iter().filter_map(few).collect(), threads, ..tick.clone() }
+}
+
+#[test]
+fn threads_that_slept_are_the_same_in_few_words() {
+    for (nodes, look_back) in [(1, true), (2, true), (1, false)] {
+        let mut source = Invented::new(Invention { nodes, ..lively() });
+        let limits = Limits { look_back, ..Limits::default() };
+        let [mut many, mut few] = [(); 2].map(|()| Model::new(source.session(), limits));
+        let mut asleep = 0;
+        for _ in 0..50 {
+            let tick = source.tick();
+            let short = folded(&tick);
+            asleep += short.asleep.len();
+            let mut long = short.clone();
+            long.unfold();
+            assert_eq!(long.threads.len(), tick.threads.len());
+            // In the same order.
+            many.apply(long);
+            few.apply(short);
+            assert_eq!(past::account(&few, true), past::account(&many, true));
+        }
+        assert!(nodes > 1 || asleep > 1000, "{asleep}");
+        for tick in (1..=50).step_by(7) {
+            assert_eq!(few.look_at(tick), many.look_at(tick));
+            assert_eq!(past::account(&few, true), past::account(&many, true), "{tick}");
         }
     }
 }

@@ -122,6 +122,7 @@ typedef struct {
 } atomic_t;
 
 struct signal_struct {
+	int nr_threads;
 	atomic_t live;
 	int group_exit_code;
 };

@@ -160,7 +160,8 @@ struct task_rec {
 	__u8 kthread;
 	__u8 dead;
 	__u8 has_mm;
-	__u8 pad[5];
+	__u8 brief; /* of a leader: user and memory were told a moment ago, and are not told again */
+	__u8 pad[4];
 	char comm[16];
 };
 

@@ -67,8 +67,9 @@ impl Processes {
         self.facts.focus(key);
     }
 
-    /// Takes in what the iterator showed and what happened; returns the facts that changed.
-    pub fn update(&mut self, leaders: &[Leader], events: &[Event]) -> Vec<ProcessFacts> {
+    /// Takes in what the iterator showed and what happened; returns the facts that changed. `still`: processes that are there
+    /// and as they were.
+    pub fn update(&mut self, leaders: &[Leader], still: &[ProcessKey], events: &[Event]) -> Vec<ProcessFacts> {
         self.tick += 1;
         for event in events.iter().filter(|event| event.what == Life::Exec) {
             self.facts.exec(event.process);
@@ -76,8 +77,13 @@ impl Processes {
         for leader in leaders {
             self.meet(leader);
         }
+        for key in still {
+            if let Some(entry) = self.known.get_mut(key) {
+                entry.seen = self.tick;
+            }
+        }
         self.read();
-        self.forget(events);
+        self.forget(events, leaders.len() + still.len());
         let known = &self.known;
         self.changed.drain().filter_map(|key| known.get(&key)).map(|entry| entry.facts.clone()).collect()
     }
@@ -119,8 +125,8 @@ impl Processes {
         }
     }
 
-    /// Lets go of processes that ended, also of those whose end was not told of.
-    fn forget(&mut self, events: &[Event]) {
+    /// Lets go of processes that ended, also of those whose end was not told of. `met`: how many were shown.
+    fn forget(&mut self, events: &[Event], met: usize) {
         for event in events {
             if let Life::Exit { .. } = event.what
                 && self.known.get(&event.process).is_none_or(|entry| entry.seen < self.tick)
@@ -128,6 +134,9 @@ impl Processes {
                 self.known.remove(&event.process);
                 self.facts.gone(event.process);
             }
+        }
+        if met == self.known.len() {
+            return;
         }
         let (tick, facts) = (self.tick, &mut self.facts);
         self.known.retain(|key, entry| {

@@ -10,8 +10,8 @@ use super::table::Slot;
 use super::track::Track;
 use super::{EVENTS_KEPT, Model, SLOW_KEPT};
 use crate::tick::{
-    Event, FrameId, Lens, Life, Loss, Names, ProcessFacts, ProcessIo, ProcessKey, SlowRequest, StackId, StackWeight,
-    StateNs, ThreadKey, ThreadTick, Tick,
+    Asleep, Event, FrameId, Lens, Life, Loss, Names, ProcessFacts, ProcessIo, ProcessKey, SlowRequest, StackId,
+    StackWeight, StateNs, ThreadKey, ThreadTick, Tick,
 };
 
 /// A process and what belongs to it.
@@ -95,6 +95,7 @@ impl Model {
         self.begin();
         tick.processes.into_iter().for_each(|facts| self.facts(facts));
         tick.threads.into_iter().for_each(|thread| self.thread_tick(thread));
+        tick.asleep.iter().for_each(|slept| self.asleep(slept));
         if let Some(gone) = gone {
             self.sleep_on(gone);
         }
@@ -201,8 +202,9 @@ impl Model {
         let slot = self.thread_slot(&tick);
         let (span_ns, nodes) = (self.span.len_ns(), self.node_times());
         let Some(entry) = self.threads.at_mut(slot) else { return };
-        if let Some(recorder) = &mut self.recorder {
-            entry.record(recorder, &tick, self.ticks, span_ns, nodes);
+        match &mut self.recorder {
+            Some(recorder) => entry.record(recorder, &tick, self.ticks, span_ns, nodes),
+            None => entry.quiet = false,
         }
         if entry.seen != self.ticks {
             entry.seen = self.ticks;
@@ -223,6 +225,26 @@ impl Model {
         entry.thread.update(tick, self.span.end_ns);
     }
 
+    /// A thread that slept all the time: what [`Model::thread_tick`] would make of it, and nothing that it would leave as it is.
+    fn asleep(&mut self, slept: &Asleep) {
+        let (now, span_ns) = (self.ticks, self.span.len_ns());
+        let slot = self.known_slot(slept.key).filter(|_| self.node_times() == 0);
+        let entry = slot.and_then(|slot| self.threads.at_mut(slot)).filter(|entry| entry.sleeps_on(slept, now));
+        let Some(entry) = entry else { return self.thread_tick(slept.unfold(span_ns)) };
+        // What slept in the tick before as well has nothing else in it.
+        if !std::mem::replace(&mut entry.quiet, true) {
+            entry.thread.tick.clear();
+        }
+        entry.seen = now;
+        entry.thread.tick.ns[slept.state] = span_ns;
+        if let Some(process) = self.processes.at_mut(entry.process) {
+            process.seen = now;
+            process.process.threads += 1;
+            let ns = &mut process.process.tick.ns[slept.state];
+            *ns = ns.saturating_add(span_ns);
+        }
+    }
+
     /// Every thread that lives and was not told of in this tick goes on sleeping, but for those that are gone.
     fn sleep_on(&mut self, gone: &[ThreadKey]) {
         let (now, span_ns, nodes) = (self.ticks, self.span.len_ns(), self.node_times());
@@ -230,7 +252,7 @@ impl Model {
         for entry in self.threads.iter_mut() {
             let thread = &mut entry.thread;
             let Some(state) = thread.now.filter(|_| entry.seen != now && !gone.contains(&thread.key)) else { continue };
-            entry.seen = now;
+            (entry.seen, entry.quiet) = (now, false);
             thread.tick.clear();
             thread.tick.ns[state] = span_ns;
             thread.tick.node_ns.resize(nodes, 0);
@@ -247,11 +269,7 @@ impl Model {
 
     /// Where a thread is, with its process made sure of.
     fn thread_slot(&mut self, tick: &ThreadTick) -> Slot {
-        // Threads come in the same order tick after tick: look there before asking the index.
-        let next = self.last_thread.wrapping_add(1);
-        let here = self.threads.at(next).is_some_and(|entry| entry.thread.key == tick.key);
-        if let Some(slot) = if here { Some(next) } else { self.threads.find(tick.key) } {
-            self.last_thread = slot;
+        if let Some(slot) = self.known_slot(tick.key) {
             match self.threads.at(slot) {
                 Some(entry) if entry.thread.process == tick.process => return slot,
                 _ => self.remove_thread(tick.key),
@@ -265,6 +283,16 @@ impl Model {
             process.threads.push(slot);
         }
         slot
+    }
+
+    /// Where a thread is, if it is known.
+    fn known_slot(&mut self, key: ThreadKey) -> Option<Slot> {
+        // Threads come in the same order tick after tick: look there before asking the index.
+        let next = self.last_thread.wrapping_add(1);
+        let here = self.threads.at(next).is_some_and(|entry| entry.thread.key == key);
+        let slot = if here { next } else { self.threads.find(key)? };
+        self.last_thread = slot;
+        Some(slot)
     }
 
     fn io(&mut self, io: &ProcessIo) {
@@ -330,9 +358,14 @@ impl Model {
 
     /// Adds the tick of every thread to what came before. Who was not in it is gone.
     fn end_threads(&mut self) {
-        let (now, span) = (self.ticks, self.span);
+        let (now, span, one_node) = (self.ticks, self.span, self.node_times() == 0);
         for entry in self.threads.iter_mut() {
             let thread = &mut entry.thread;
+            if let Some(state) = thread.now.filter(|_| entry.quiet && entry.seen == now && one_node) {
+                let ns = &mut thread.all.ns[state];
+                *ns = ns.saturating_add(thread.tick.ns[state]);
+                continue;
+            }
             if entry.seen != now {
                 if let Some(recorder) = self.recorder.as_mut().filter(|_| thread.now.is_some()) {
                     recorder.gone(thread.key);
@@ -361,20 +394,28 @@ impl Model {
             } else if process.threads > 0 {
                 process.exited = None;
             }
-            if process.is_active() {
+            let is_busy = process.is_active();
+            if is_busy {
                 let samples = Samples { all: process.samples, complete: process.samples_complete };
                 let sums = (&process.tick, &process.tick_io, samples);
                 self.history.charge(entry.track.push(now, span, &process.all.ns, sums));
             }
             if entry.seen == now {
-                process.all.add(&process.tick);
-                self.machine.add(&process.tick);
+                if is_busy || !process.tick.node_ns.is_empty() {
+                    process.all.add(&process.tick);
+                    self.machine.add(&process.tick);
+                } else {
+                    process.all.ns.add(&process.tick.ns);
+                    self.machine.ns.add(&process.tick.ns);
+                }
                 if let Some(group) = self.groups.get_mut(entry.group) {
                     group.tick.add(&process.tick.ns);
                 }
             }
-            process.all_io.add(&process.tick_io);
-            self.machine_io.add(&process.tick_io);
+            if is_busy {
+                process.all_io.add(&process.tick_io);
+                self.machine_io.add(&process.tick_io);
+            }
         }
         let sums = (&self.machine, &self.machine_io, Samples::default());
         self.history.charge(self.machine_track.push(now, span, &self.machine_all.ns, sums));
@@ -472,6 +513,15 @@ impl Model {
 }
 
 impl ThreadEntry {
+    /// It did nothing since it was told of but sleep, as it did then.
+    fn sleeps_on(&self, slept: &Asleep, number: u64) -> bool {
+        let thread = &self.thread;
+        self.seen + 1 == number
+            && (thread.now, thread.process) == (Some(slept.state), slept.process)
+            && (thread.since_ns, thread.cpu, thread.syscall) == (slept.since_ns, slept.cpu, slept.syscall)
+            && thread.comm.as_bytes() == slept.name()
+    }
+
     /// Adds what it did in a tick to the record of it, unless that goes without saying.
     fn record(&mut self, recorder: &mut Recorder, tick: &ThreadTick, number: u64, span_ns: u64, nodes: usize) {
         if self.seen == number && std::mem::take(&mut self.quiet) {

@@ -10,12 +10,14 @@
 //! variants are only added, and structs say `serde(default)`: that is what a field has in captures older than itself.
 #![forbid(unsafe_code)]
 
+mod asleep;
 mod cost;
 mod hist;
 mod names;
 mod signals;
 mod watch;
 
+pub use asleep::Asleep;
 pub use cost::{Clockwork, Collector, Cost, OtherProgram, ProgramCost, ThreadCost};
 pub use hist::{BUCKETS, Hist, bucket_high, bucket_low, bucket_mid, bucket_of};
 pub use names::{
@@ -291,8 +293,12 @@ pub struct Tick {
     pub span: Span,
     /// Gauges of the whole machine.
     pub host: Host,
-    /// Every thread that lived in the interval, asleep or not, in no order.
+    /// Every thread that lived in the interval, asleep or not, in no order; but for those in `asleep`.
     pub threads: Vec<ThreadTick>,
+    /// Threads that did nothing but go on sleeping, in few words, where whoever takes the tick asked for that. Nothing of
+    /// a tick that leaves the program is here: see [`Tick::unfold`].
+    #[serde(skip)]
+    pub asleep: Vec<Asleep>,
     /// Processes seen for the first time, or whose facts changed.
     pub processes: Vec<ProcessFacts>,
     /// Block I/O by process and operation; only who asked for some.

@@ -214,7 +214,7 @@ impl App {
     fn refresh(&mut self, model: &Model, hold: bool) -> Vec<Action> {
         let count = |(all, good), process: &Process| (all + process.samples, good + process.samples_complete);
         self.samples = model.processes().fold((0, 0), count);
-        let awaited = model.processes().find(|process| self.awaited == Some(process.key.tgid));
+        let awaited = self.awaited.and_then(|tgid| model.processes().find(|process| process.key.tgid == tgid));
         if let Some(process) = awaited {
             self.awaited = None;
             self.open(Target::Process(process.key), model);

@@ -15,6 +15,7 @@ mod machine;
 mod maps;
 mod names;
 mod objects;
+mod options;
 mod rings;
 mod said;
 mod sampler;
@@ -38,6 +39,7 @@ use rustc_hash::FxHashMap;
 use rustix::time::ClockId;
 
 pub use self::glance::glance;
+pub use self::options::LiveOptions;
 
 use self::cost::{Iteration, Meter};
 use self::machine::Machine;
@@ -54,7 +56,7 @@ use super::modules::Resolver;
 use super::nodes::nodes;
 use super::processes::{Leader, Processes};
 use super::procfs_only::DiskStats;
-use super::symbols::{self, Debuginfod, SymbolWorker, kernel_symbols_off};
+use super::symbols::{self, SymbolWorker, kernel_symbols_off};
 use super::watched::Watched;
 use super::{Request, Source, SourceError, verdicts};
 use crate::tick::{
@@ -68,63 +70,6 @@ const PUMP: Duration = Duration::from_millis(200);
 
 /// The first tick is short, so that there is something to see soon.
 const FIRST_TICK: Duration = Duration::from_millis(100);
-
-/// How to observe.
-#[derive(Clone, Debug)]
-pub struct LiveOptions {
-    /// Samples per second and CPU, 1…4999.
-    pub rate_hz: u32,
-    /// Length of a tick.
-    pub interval: Duration,
-    /// Only these processes; empty, and none followed: all.
-    pub pids: Vec<u32>,
-    /// Also this process, and whoever descends from it.
-    pub follow: Option<u32>,
-    /// Take stacks of sberf itself, too.
-    pub include_self: bool,
-    /// Stacks of blocked threads that may be walked per second on each CPU; 0: none, only totals.
-    pub walks_per_s: u32,
-    /// Walk user stacks by tables where this kernel allows it, else by frame pointers.
-    pub by_tables: bool,
-    /// Where debug information comes from that is not on this machine; `None`: from nowhere.
-    pub debuginfod: Option<Debuginfod>,
-    /// Command line, for the header of captures.
-    pub command: String,
-    /// Bytes of the rings of frames and of ended threads, a power of two; `None`: the default. For tests of overflow.
-    pub ring_bytes: Option<u32>,
-    /// Stacks counted in one interval at most; `None`: the default.
-    pub stack_entries: Option<u32>,
-    /// Tell the cost of programs by their own clock, even while the kernel counts. For tests.
-    pub own_clock: bool,
-    /// Bytes of the rows of all unwind tables at most; `None`: the default.
-    pub table_bytes: Option<u64>,
-    /// CPU time that observing may take, as a share of the machine's; `None`: whatever it takes.
-    pub max_overhead: Option<f64>,
-    /// Never empty the rings. For tests of what becomes of that.
-    pub undrained: bool,
-}
-
-impl Default for LiveOptions {
-    fn default() -> Self {
-        LiveOptions {
-            rate_hz: 99,
-            interval: Duration::from_secs(1),
-            pids: Vec::new(),
-            follow: None,
-            include_self: false,
-            walks_per_s: 1000,
-            by_tables: true,
-            debuginfod: None,
-            command: String::new(),
-            ring_bytes: None,
-            stack_entries: None,
-            own_clock: false,
-            table_bytes: None,
-            max_overhead: None,
-            undrained: false,
-        }
-    }
-}
 
 /// A live kernel. Dropping it detaches everything.
 pub struct Live {
@@ -152,6 +97,8 @@ pub struct Live {
     iteration: Iteration,
     /// On-CPU time of all threads in the newest interval.
     on_cpu_ns: u64,
+    /// How many weights it had of who only slept: about as many as the next.
+    weights: usize,
     nodes: Vec<(u32, Vec<u32>)>,
     next_tick: Instant,
     /// Last accounts of threads that ended after the flip: they belong to the next tick.
@@ -243,6 +190,7 @@ impl Live {
             sample_weight: 1,
             iteration: Iteration::default(),
             on_cpu_ns: 0,
+            weights: 0,
             nodes,
             early_dead: Vec::new(),
             lost: Vec::new(),
@@ -392,10 +340,11 @@ impl Live {
         tick.names = std::mem::take(&mut self.names);
         let events = std::mem::take(&mut self.events);
         losses.add(Loss::Malformed, std::mem::take(&mut self.malformed));
-        let leaders = self.take_threads(closed, &mut tick, &mut losses)?;
-        tick.processes = self.processes.update(&leaders, &events);
+        let (leaders, still) = self.take_threads(closed, &mut tick, &mut losses)?;
+        tick.processes = self.processes.update(&leaders, &still, &events);
         if self.watched.all() {
-            self.processes.reconcile(tick.threads.iter().map(|thread| thread.key.tid), host::now_ns(ClockId::Boottime));
+            let tids = tick.threads.iter().map(|thread| thread.key).chain(tick.asleep.iter().map(|slept| slept.key));
+            self.processes.reconcile(tids.map(|key| key.tid), host::now_ns(ClockId::Boottime));
         }
         losses.add(Loss::HiddenTasks, self.processes.take_hidden());
         self.take_disks(closed, &mut tick, &mut losses)?;
@@ -422,6 +371,9 @@ impl Live {
         tick.cost.late_ns = started.elapsed().as_nanos() as u64;
         tick.cost.symbol_bytes = self.resolver.symbols().stats().bytes();
         self.watch(&mut tick, counted, procfs);
+        if !self.options.fold {
+            tick.unfold();
+        }
         Ok(tick)
     }
 
@@ -440,7 +392,7 @@ impl Live {
         closed: Closed,
         tick: &mut Tick,
         losses: &mut Losses,
-    ) -> Result<Vec<Leader>, SourceError> {
+    ) -> Result<(Vec<Leader>, Vec<ProcessKey>), SourceError> {
         self.iterate().map_err(|error| SourceError(format!("running the task iterator failed: {error}")))?;
         let dead = self.take_dead(closed, losses);
         let even = closed.generation & 1 == 0;
@@ -455,7 +407,7 @@ impl Live {
         let odd_ones = if even { maps::drain(&maps.hists_even, spill) } else { maps::drain(&maps.hists_odd, spill) };
         losses.add(Loss::Malformed, odd_ones.map_err(failed("draining the histograms"))?);
 
-        let mut weights = Weights::default();
+        let mut weights = Weights::with_capacity(self.weights);
         let drained = if even {
             maps::drain(&maps.stacks_even, |key, val| weights.counted(key, val))
         } else {
@@ -475,11 +427,12 @@ impl Live {
         losses.add(Loss::Malformed, harvest.malformed);
         self.iteration.threads = harvest.told;
         self.on_cpu_ns = harvest.on_cpu_ns;
-        tick.threads = harvest.threads;
+        (tick.threads, tick.asleep) = (harvest.threads, harvest.asleep);
+        self.weights = weights.slept();
         tick.stacks = self.stacks.resolve(weights, &mut self.resolver, &mut tick.names);
         tick.stacks.retain(|weight| self.watched.wants(weight.process.tgid));
         self.note_untaken(harvest.not_taken, tick);
-        Ok(harvest.leaders)
+        Ok((harvest.leaders, harvest.still))
     }
 
     /// Last accounts that belong to the closed interval; those of threads that ended since wait for the next tick.
@@ -508,6 +461,11 @@ impl Live {
                 if let Some(ns) = left.get_mut(&(thread.process, state)) {
                     *ns += thread.ns[state];
                 }
+            }
+        }
+        for slept in &tick.asleep {
+            if let Some(ns) = left.get_mut(&(slept.process, slept.state)) {
+                *ns += tick.span.len_ns();
             }
         }
         for weight in &tick.stacks {

@@ -17,11 +17,36 @@ use crate::tick::{Lens, Names, ProcessKey, StackId, StackWeight, State};
 const HASH_NOT_TAKEN: u64 = 0;
 const HASH_UNRECORDED: u64 = 1;
 
-/// Weights of one interval, by process, lens and hash.
+/// What a weight is of: process, lens, hash.
+type Of = (ProcessKey, u32, u64);
+
+/// Weights of one interval.
 #[derive(Default)]
-pub struct Weights(FxHashMap<(ProcessKey, u32, u64), (u64, u64)>);
+pub struct Weights {
+    sums: FxHashMap<Of, (u64, u64)>,
+    /// Time of first threads that slept, in the order in which they were told of: on a large machine nearly all there is, and
+    /// no two of one process.
+    slept: Vec<(Of, u64)>,
+}
 
 impl Weights {
+    /// None yet, with room for so many that slept.
+    pub fn with_capacity(slept: usize) -> Self {
+        Weights { sums: FxHashMap::default(), slept: Vec::with_capacity(slept) }
+    }
+
+    /// How many slept.
+    pub fn slept(&self) -> usize {
+        self.slept.len()
+    }
+
+    /// Adds the time of the first thread of a process that slept at a known stack all along.
+    pub fn slept_on(&mut self, process: ProcessKey, reason: u8, hash: u64, ns: u64) {
+        if hash != HASH_NOT_TAKEN && ns > 0 {
+            self.slept.push(((process, reason.into(), hash), ns));
+        }
+    }
+
     /// Adds what a map of the kernel side counted.
     pub fn counted(&mut self, key: stack_key, val: stack_val) {
         let process = ProcessKey { tgid: key.tgid, start_ns: key.start_ns };
@@ -36,7 +61,7 @@ impl Weights {
     }
 
     fn add(&mut self, process: ProcessKey, lens: u32, hash: u64, weight: u64, count: u64) {
-        let sum = self.0.entry((process, lens, hash)).or_default();
+        let sum = self.sums.entry((process, lens, hash)).or_default();
         sum.0 = sum.0.saturating_add(weight);
         sum.1 = sum.1.saturating_add(count);
     }
@@ -165,8 +190,18 @@ impl Stacks {
 
     /// Weights by hash to weights by stack. Hashes whose frames were lost on the way say so.
     pub fn resolve(&self, weights: Weights, resolver: &mut Resolver, names: &mut Names) -> Vec<StackWeight> {
-        let mut resolved = Vec::with_capacity(weights.0.len());
-        for ((process, lens, hash), (weight, count)) in weights.0 {
+        let Weights { mut sums, slept } = weights;
+        let mut resolved = Vec::with_capacity(sums.len() + slept.len());
+        let alone = slept.into_iter().filter_map(|(of, ns)| match sums.get_mut(&of) {
+            Some(sum) => {
+                sum.0 = sum.0.saturating_add(ns);
+                None
+            }
+            None => Some((of, (ns, 0))),
+        });
+        // Before the sums are taken apart.
+        let alone: Vec<_> = alone.collect();
+        for ((process, lens, hash), (weight, count)) in alone.into_iter().chain(sums) {
             let Some(lens) = lens_of(lens) else { continue };
             let stack = match hash {
                 HASH_NOT_TAKEN => resolver.note("[stack not taken]", names),

@@ -9,7 +9,7 @@ use super::skel::sched::types::{acc, place_key, task_rec};
 use super::stacks::Weights;
 use super::wire;
 use crate::collect::processes::Leader;
-use crate::tick::{Hist, ProcessKey, State, StateNs, ThreadKey, ThreadTick};
+use crate::tick::{Asleep, Hist, ProcessKey, State, StateNs, ThreadKey, ThreadTick};
 
 /// Remembered places per thread, as `PLACES` in `src/bpf/sberf.h`.
 const PLACES: usize = 4;
@@ -107,6 +107,8 @@ struct Seen {
 pub struct Tasks {
     seen: FxHashMap<ThreadKey, Seen>,
     tick: u64,
+    /// How many slept in the last interval: about as many as in the next.
+    slept: usize,
 }
 
 /// What the records of one interval are read against.
@@ -121,7 +123,11 @@ pub struct Interval<'a> {
 #[derive(Default)]
 pub struct Harvest {
     pub threads: Vec<ThreadTick>,
+    /// Those that did nothing but go on sleeping.
+    pub asleep: Vec<Asleep>,
     pub leaders: Vec<Leader>,
+    /// Processes of which nothing new was told but that they are still there.
+    pub still: Vec<ProcessKey>,
     /// Waits that ended whose stack was not taken, by process.
     pub not_taken: FxHashMap<(ProcessKey, State), u64>,
     /// Bytes that did not make a record.
@@ -133,6 +139,15 @@ pub struct Harvest {
 }
 
 impl Harvest {
+    /// What the first thread of a process tells of that.
+    fn lead(&mut self, process: ProcessKey, task: &task_rec) {
+        match task.brief {
+            _ if task.tid != task.tgid => {}
+            0 => self.leaders.push(leader(process, task)),
+            _ => self.still.push(process),
+        }
+    }
+
     fn count(&mut self, record: &Record) {
         self.told += 1;
         self.on_cpu_ns += match &record.account {
@@ -155,7 +170,7 @@ impl Tasks {
         wanted: impl Fn(u32) -> bool,
     ) -> Harvest {
         self.tick += 1;
-        let mut harvest = Harvest::default();
+        let mut harvest = Harvest { asleep: Vec::with_capacity(self.slept + self.slept / 16), ..Harvest::default() };
         let mut ended = FxHashMap::default();
         for record in dead {
             harvest.count(&record);
@@ -173,13 +188,51 @@ impl Tasks {
                 break;
             };
             harvest.count(&record);
-            if wanted(record.task.tgid) {
+            if wanted(record.task.tgid) && !self.sleeps_on(interval, &record, weights, &mut harvest) {
                 self.one(interval, &record, weights, &mut harvest);
             }
         }
+        self.slept = harvest.asleep.len();
         let tick = self.tick;
         self.seen.retain(|key, seen| seen.tick == tick && ended.get(key) != Some(&seen.task));
         harvest
+    }
+
+    /// Whether all there is to say of a thread is that it went on sleeping; then that was said.
+    fn sleeps_on(
+        &mut self,
+        interval: &Interval<'_>,
+        record: &Record,
+        weights: &mut Weights,
+        harvest: &mut Harvest,
+    ) -> bool {
+        let (task, closed) = (&record.task, interval.closed);
+        let state = KERNEL_STATES.get(usize::from(task.state)).copied().filter(|state| state.is_blocked());
+        let Some(state) = state.filter(|_| record.account.is_none() && task.dead == 0) else { return false };
+        if task.lived_ns != closed.end_ns - closed.start_ns || task.r#gen < closed.generation {
+            return false;
+        }
+        let key = key_of(task);
+        let Some(seen) = self.seen.get_mut(&key).filter(|seen| seen.tick + 1 == self.tick && seen.is_of(task)) else {
+            return false;
+        };
+        seen.tick = self.tick;
+        let process = ProcessKey { tgid: task.tgid, start_ns: task.leader_start_ns };
+        match task.tid == task.tgid {
+            true => weights.slept_on(process, task.state, task.stack, task.lived_ns),
+            false => weights.blocked(process, u64::from(task.state), task.stack, task.lived_ns, 0),
+        }
+        harvest.asleep.push(Asleep {
+            key,
+            process,
+            comm: task.comm.map(i8::cast_unsigned),
+            state,
+            since_ns: task.since_ns,
+            cpu: task.cpu,
+            syscall: (task.syscall != NO_SYSCALL).then_some(u32::from(task.syscall)),
+        });
+        harvest.lead(process, task);
+        true
     }
 
     fn one(&mut self, interval: &Interval<'_>, record: &Record, weights: &mut Weights, harvest: &mut Harvest) {
@@ -262,9 +315,7 @@ impl Tasks {
         // A record of the interval before, of a thread that ended in this one: the last record follows.
         seen.tick = if task.r#gen < closed.generation { 0 } else { self.tick };
         self.seen.insert(key, seen);
-        if task.tid == task.tgid {
-            harvest.leaders.push(leader(process, task));
-        }
+        harvest.lead(process, task);
         let near = if task.dead != 0 || seen.tick == 0 { 64 } else { 0 };
         merge(&mut harvest.threads, tick, if executed { usize::MAX } else { near });
     }
@@ -309,6 +360,12 @@ fn merge(threads: &mut Vec<ThreadTick>, tick: ThreadTick, near: usize) {
 }
 
 impl Seen {
+    /// It is of that task, and as its counters stand now.
+    fn is_of(&self, task: &task_rec) -> bool {
+        (self.task, self.utime_ns, self.stime_ns) == (task.task, task.utime_ns, task.stime_ns)
+            && (self.minor_faults, self.major_faults) == (task.minor_faults, task.major_faults)
+    }
+
     fn of(task: &task_rec) -> Self {
         Seen {
             tick: 0,

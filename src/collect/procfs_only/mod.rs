@@ -149,7 +149,7 @@ impl ProcfsOnly {
             .collect();
         let watched = &self.watched;
         let leaders: Vec<_> = pass.leaders.into_iter().filter(|leader| watched.wants(leader.key.tgid)).collect();
-        tick.processes = self.processes.update(&leaders, &execs);
+        tick.processes = self.processes.update(&leaders, &[], &execs);
         self.watched.end_tick();
         tick.disks = self.disks.read();
         tick.nodes = self.nodes(&tick.cpus);

@@ -100,6 +100,7 @@ impl Recorder {
             disks: _,
             // Told one by one, while they are taken in.
             threads: _,
+            asleep: _,
             // Kept for as long as a stack needs them.
             names: _,
         } = tick;

@@ -241,6 +241,7 @@ impl Model {
 /// A tick as it came, without names, stacks, and the threads that only went on sleeping.
 pub(super) fn tick_of(head: Head, loud: Vec<ThreadTick>, history: &HistoryTick) -> Tick {
     Tick {
+        asleep: Vec::new(),
         span: history.span,
         threads: loud,
         cpus: history.cpus.clone(),
