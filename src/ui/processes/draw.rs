@@ -189,7 +189,29 @@ const LEGEND: &[&[State]] = &[
 
 fn draw_bar(subject: Subject<'_>, frame: &Frame<'_>, line: Rect, slot: Slot, buf: &mut Buffer) {
     let area = Rect { x: line.x + slot.x, width: slot.width, ..line };
+    if frame.model.is_glance() {
+        let text = moment(subject, frame.model);
+        draw::put(buf, area.x, area.y, &text, area.width, frame.theme.dim());
+        return;
+    }
     bar::render(&subject.totals().ns, subject.rests, frame.idle, frame.theme, area.intersection(line), buf);
+}
+
+/// What it does at this moment, where nothing was measured over any time: `asleep, began 3m02s ago`.
+fn moment(subject: Subject<'_>, model: &Model) -> String {
+    let process = subject.process;
+    let first = || model.threads(process.key).into_iter().find(|thread| thread.key.tid == process.key.tgid);
+    let now = subject.thread.or_else(first).and_then(|thread| thread.now);
+    let word = match now {
+        Some(State::User | State::Kernel) => "runs",
+        Some(State::Woken | State::Preempted) => "runnable",
+        Some(State::Stopped) => "stopped",
+        Some(_) => "asleep",
+        None => return String::new(),
+    };
+    let start_ns = subject.thread.map_or(process.key.start_ns, |thread| thread.key.start_ns);
+    let uptime_ns = model.newest_ns().saturating_add(model.session().boot_offset_ns);
+    format!("{word}, began {} ago", format::age(uptime_ns.saturating_sub(start_ns)))
 }
 
 fn draw_command(row: &Row, subject: Subject<'_>, frame: &Frame<'_>, line: Rect, slot: Slot, buf: &mut Buffer) {

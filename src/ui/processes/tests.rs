@@ -440,6 +440,34 @@ fn hostile_names_stay_in_their_cells() {
 }
 
 #[test]
+fn before_anything_is_measured_who_is_there_is_shown_and_nothing_made_up() {
+    let mut seen = tick(100);
+    seen.span.end_ns = seen.span.start_ns;
+    seen.processes = (1..=60).map(|id| facts(id, 0, 0, &["/usr/bin/worker", "--id"])).collect();
+    seen.threads = (1..=60).map(|id| thread(id, id, &[])).collect();
+    let glance = Model::glance(fixture::session(), crate::model::Limits::default(), seen);
+    let mut screen = Screen::new(glance, 200, 50);
+    screen.app.loading("loading BPF programs");
+    let lines = screen.draw();
+    assert!(lines[1].ends_with("loading BPF programs …"), "{}", lines[1]);
+    assert!(lines[2].contains("nothing measured yet"), "{}", lines[2]);
+    assert_eq!(lines.iter().filter(|line| line.contains("worker --id")).count(), 44, "all the room is theirs");
+    let cells: Vec<&str> = lines[5].split_whitespace().collect();
+    assert_eq!(cells[..8], ["▸", "1", "root", "–", "asleep,", "began", "1m39s", "ago"], "{}", lines[5]);
+    assert!(cells[8..17].iter().all(|cell| *cell == "–"), "{}", lines[5]);
+    screen.keys("2");
+    assert!(screen.draw().iter().any(|line| line.contains("loading BPF programs …") && !line.contains("Disks")));
+    // The first tick that measures makes everything anew, although it is the first as well.
+    screen.keys("1");
+    screen.model = Model::new(fixture::session(), crate::model::Limits::default());
+    let mut first = tick(101);
+    first.processes = vec![facts(7, 0, 0, &["only"])];
+    first.threads = vec![thread(7, 7, &[(State::User, 300 * MS)])];
+    screen.tick(first, LATER);
+    assert_eq!(screen.commands()[0], ">only");
+}
+
+#[test]
 fn five_thousand_processes_cost_what_is_visible() {
     let mut big = tick(1);
     big.processes = (1..=5000).map(|id| facts(id, id / 2, id % 7, &["/usr/bin/worker", "--id"])).collect();
