@@ -146,9 +146,7 @@ impl Live {
     pub fn start(options: LiveOptions) -> Result<Self, Refusal> {
         let nodes = nodes();
         let mut objects = Objects::load(&options, &nodes)?;
-        let names = objects.names.take();
-        let hooks = names.as_ref().and_then(names::Asked::hook_code);
-        let hooks = hooks.map_or_else(stacks::hook_code, |code| vec![code]);
+        let (hooks, names) = names::or_list(objects.names.take());
         let maps = &objects.sched.maps;
         let rings = Rings {
             frames: Ring::new(&maps.frames).map_err(failed("opening the ring of frames"))?,
@@ -167,7 +165,6 @@ impl Live {
             None => None,
         };
         let flip = FlipPage::new(&maps.flip).map_err(failed("mapping the page of the interval"))?;
-        let names = names.map(|names| Box::new(names) as Box<dyn symbols::KernelNames>);
         let symbols =
             SymbolWorker::start(names, options.debuginfod.clone()).map_err(failed("starting the symbol worker"))?;
         let mut live = Live {

@@ -8,12 +8,19 @@ use libbpf_rs::{MapCore, MapFlags, ProgramInput};
 use super::maps::memory_of;
 use super::skel::names::NamesSkel;
 use super::skel::names::types::name_request;
+use super::stacks::hook_code;
 use super::wire;
 use crate::collect::symbols::KernelNames;
 
 /// Addresses at once, and the room for what one is called; as in `src/bpf/sberf.h`.
 const AT_ONCE: usize = (offset_of!(name_request, name) - offset_of!(name_request, address)) / size_of::<u64>();
 const NAME_BYTES: usize = (size_of::<name_request>() - offset_of!(name_request, name)) / AT_ONCE;
+
+/// Where the code of hooks lies, and who names the kernel's code; from the kernel's list what cannot be asked.
+pub fn or_list(asked: Option<Asked>) -> (Vec<Range<u64>>, Option<Box<dyn KernelNames>>) {
+    let hooks = asked.as_ref().and_then(Asked::hook_code).map_or_else(hook_code, |code| vec![code]);
+    (hooks, asked.map(|asked| Box::new(asked) as Box<dyn KernelNames>))
+}
 
 /// The program that names addresses.
 pub struct Asked(NamesSkel<'static>);
