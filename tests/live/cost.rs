@@ -1,6 +1,6 @@
 //! What sberf says that it costs, against what is measured from outside.
 
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use libbpf_rs::query::ProgInfoIter;
 use sberf::collect::Request;
@@ -17,6 +17,44 @@ fn statistics() -> OwnedFd {
     assert!(fd >= 0, "statistics: {}", std::io::Error::from_raw_os_error(-fd));
     // SAFETY: just made, and nobody else's.
     unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// A program that does nothing at each switch: what the kernel's statistics say of it is what they cost themselves.
+struct Nothing {
+    program: OwnedFd,
+    _attached: OwnedFd,
+}
+
+impl Nothing {
+    fn attach() -> Nothing {
+        let instruction = |code: u8| libbpf_sys::bpf_insn { code, ..Default::default() };
+        let returns_zero = [instruction(0xb7), instruction(0x95)];
+        let kind = libbpf_sys::BPF_PROG_TYPE_RAW_TRACEPOINT;
+        // SAFETY: names that end, and as many instructions as are said to be; no options.
+        let program = unsafe {
+            let (name, licence) = (c"nothing_at_all".as_ptr(), c"GPL".as_ptr());
+            let fd = libbpf_sys::bpf_prog_load(kind, name, licence, returns_zero.as_ptr(), 2, std::ptr::null_mut());
+            assert!(fd >= 0, "an empty program: {}", std::io::Error::from_raw_os_error(-fd));
+            OwnedFd::from_raw_fd(fd)
+        };
+        // SAFETY: a name that ends, and a descriptor that is open; what comes back is ours.
+        let attached = unsafe {
+            let fd = libbpf_sys::bpf_raw_tracepoint_open(c"sched_switch".as_ptr(), program.as_raw_fd());
+            assert!(fd >= 0, "attaching it: {}", std::io::Error::from_raw_os_error(-fd));
+            OwnedFd::from_raw_fd(fd)
+        };
+        Nothing { program, _attached: attached }
+    }
+
+    /// ns that the kernel's statistics say it took each time.
+    fn ns_per_run(&self) -> f64 {
+        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", self.program.as_raw_fd())).expect("fdinfo");
+        let number = |key: &str| -> f64 {
+            let line = info.lines().find_map(|line| line.strip_prefix(key)).expect("statistics");
+            line.trim().parse().expect("a number")
+        };
+        number("run_time_ns:") / number("run_cnt:").max(1.0)
+    }
 }
 
 /// What this process used so far, seen from outside: CPU time, and ns in its BPF programs but for those that it runs itself.
@@ -37,7 +75,9 @@ impl Outside {
         });
         let held: Vec<u32> = held.collect();
         let ours = ProgInfoIter::default().filter(|info| held.contains(&info.id));
-        let elsewhere = ours.filter(|info| !["tasks", "nothing", "mappings"].contains(&&*info.name.to_string_lossy()));
+        let elsewhere = ours.filter(|info| {
+            !["tasks", "nothing", "nothing_at_all", "mappings", "name_code"].contains(&&*info.name.to_string_lossy())
+        });
         Outside { cpu_ns: ticks * 10_000_000, bpf_ns: elsewhere.map(|info| info.run_time_ns).sum() }
     }
 }
@@ -95,15 +135,17 @@ fn what_it_says_of_itself_is_what_is_seen_from_outside() {
     }
 }
 
-/// The kernel's statistics cost some 35 ns a run and count them in; the programs' own clock must not miss more than that.
+/// The kernel's statistics cost 30 to 60 ns a run, by machine, and count them in; the programs' own clock must not miss more than that
+/// and the way into a program.
 #[test]
 fn its_own_clock_agrees_with_the_kernels() {
     let Some(_machine) = machine() else { return };
+    let nothing = Nothing::attach();
     let (ticks, outside) = watched(true);
     let said = said(&ticks);
     assert!(ticks.iter().all(|tick| tick.cost.clockwork == Clockwork::Own));
     let runs: u64 = ticks.iter().flat_map(|tick| &tick.cost.programs).map(|program| program.runs).sum();
-    let each = (outside.bpf_ns as f64 - said.bpf_ns as f64) / runs as f64;
+    let each = (outside.bpf_ns as f64 - said.bpf_ns as f64) / runs as f64 - nothing.ns_per_run();
     assert!(runs > 100_000, "{runs}");
-    assert!((-5.0..60.0).contains(&each), "{each:.1} ns a run that it does not know of: {said:?}, {outside:?}");
+    assert!((-40.0..25.0).contains(&each), "{each:.1} ns a run that it does not know of: {said:?}, {outside:?}");
 }
