@@ -61,8 +61,6 @@ const LONGEST: usize = 600;
 const LONG_FILES: &[&str] = &[
     // Every type that crosses between the parts, most of it their documentation.
     "src/tick/mod.rs",
-    // The programs of one hook feed every lens, and share their maps and helpers: one object.
-    "src/bpf/sched.bpf.c",
 ];
 
 fn root() -> &'static Path {

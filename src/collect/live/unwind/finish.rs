@@ -67,13 +67,20 @@ impl Worker {
     /// Walks a stack, making what tables it misses; tells the result.
     pub(super) fn finish(&mut self, snapshot: &Snapshot) {
         let process = snapshot.process();
-        let space = self.space_in(process, snapshot.head.image);
+        let mut space = self.space_in(process, snapshot.head.image);
         if space.places.is_empty() || !space.is_of(snapshot.head.image) {
             // It is gone and was never seen, or executes another program by now.
             return;
         }
         self.meet(process);
         let (mut frames, mut stop) = self.walk(&space, snapshot, &snapshot.stack);
+        if stop == Stop::NotCode
+            && let Some(renewed) = self.space_renewed(process, &space)
+        {
+            space = renewed;
+            self.meet(process);
+            (frames, stop) = self.walk(&space, snapshot, &snapshot.stack);
+        }
         if stop == Stop::Read && (snapshot.stack.len() == STACK_BYTES || snapshot.is_asleep()) {
             // What was copied ends: more of it would lead on.
             stop = if snapshot.is_asleep() { Stop::Read } else { Stop::NoTable };

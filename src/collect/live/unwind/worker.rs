@@ -305,6 +305,11 @@ impl Worker {
         self.spaces.look_in(process, image, Instant::now())
     }
 
+    /// What is mapped there by now; `None` if that is what was `seen`.
+    pub(super) fn space_renewed(&mut self, process: ProcessKey, seen: &Space) -> Option<Arc<Space>> {
+        self.spaces.renewed(process, seen, Instant::now())
+    }
+
     /// A file that is known.
     pub(super) fn file(&self, key: FileKey) -> Option<FileId> {
         self.store.find(key)
