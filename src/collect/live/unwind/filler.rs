@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded, unbounded};
 
 use super::budget::Budget;
+use super::crowd::Crowd;
 use super::tables::Reader;
 use crate::collect::unwind::{FileId, Rule, Rules, Table, Window};
 
@@ -62,7 +63,8 @@ impl Filler {
         let thread = move || {
             let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), 19);
             let budget = Budget::new(AT_ONCE, Instant::now());
-            let queue = Queue { reader, files: VecDeque::new(), budget };
+            let crowd = Crowd::new(Instant::now());
+            let queue = Queue { reader, files: VecDeque::new(), budget, crowd };
             queue.run(&wished, &finished, wake);
         };
         std::thread::Builder::new().name("sberf-tables".into()).spawn(thread)?;
@@ -105,15 +107,16 @@ struct Queue {
     reader: Reader,
     files: VecDeque<Filling>,
     budget: Budget,
+    crowd: Crowd,
 }
 
 impl Queue {
     fn run(mut self, wished: &Receiver<Wish>, made: &Sender<Made>, wake: impl Fn()) {
         loop {
-            let wish = match (self.files.is_empty(), self.budget.allows()) {
+            let wish = match (self.files.is_empty(), self.pause()) {
                 (true, _) => wished.recv().map_err(|_| TryRecvError::Disconnected),
-                (false, true) => wished.try_recv(),
-                (false, false) => wished.recv_timeout(self.budget.rest()).map_err(|error| match error {
+                (false, None) => wished.try_recv(),
+                (false, Some(pause)) => wished.recv_timeout(pause).map_err(|error| match error {
                     RecvTimeoutError::Timeout => TryRecvError::Empty,
                     RecvTimeoutError::Disconnected => TryRecvError::Disconnected,
                 }),
@@ -127,15 +130,22 @@ impl Queue {
                 Err(TryRecvError::Empty) => {}
             }
             self.budget.settle(Instant::now());
-            if self.budget.allows()
+            if self.pause().is_none()
                 && let Some(window) = self.make()
             {
+                self.crowd.settle(Instant::now());
                 if made.send(window).is_err() {
                     return;
                 }
                 wake();
             }
         }
+    }
+
+    /// How long to do nothing now, for the budget or for others who want the CPU.
+    fn pause(&self) -> Option<Duration> {
+        let spent = (!self.budget.allows()).then(|| self.budget.rest());
+        spent.max(self.crowd.rest(Instant::now()))
     }
 
     fn obey(&mut self, wish: Wish) {

@@ -10,6 +10,7 @@ mod aside;
 mod budget;
 mod busiest;
 mod chunks;
+mod crowd;
 mod filler;
 mod finish;
 pub mod layout;
