@@ -18,8 +18,6 @@ use crate::tick::ProcessKey;
 const MOST: usize = 64;
 /// A process is not asked again within this time.
 const BETWEEN: Duration = Duration::from_millis(20);
-/// Not even when something is missed.
-const AT_LEAST: Duration = Duration::from_millis(1);
 
 /// File systems on disks and in memory, by the numbers that statfs(2) has for them: ext, xfs, btrfs, tmpfs, ramfs, squashfs,
 /// erofs, f2fs, overlayfs, zfs, bcachefs, vfat, iso9660.
@@ -153,9 +151,6 @@ impl Spaces {
     /// A program maps its libraries within milliseconds, and its first stacks come from then: they are looked up in what was
     /// mapped when the first of them came.
     pub fn renewed(&mut self, process: ProcessKey, seen: &Space, now: Instant) -> Option<Arc<Space>> {
-        if now.saturating_duration_since(seen.asked) < AT_LEAST {
-            return None;
-        }
         let read = self.read(process, now);
         if read.places.is_empty() {
             return None;
