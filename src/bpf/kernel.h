@@ -306,29 +306,23 @@ static __always_inline __s64 resident_pages(struct mm_struct *mm)
 	return pages < 0 ? 0 : pages;
 }
 
-/* From the number of a kernel stack to the address of the user's registers in it: the same for each, learnt from the first. */
+/* Where the user's registers lie within a kernel stack: the same distance in each, learnt from the first. */
 static __u64 user_regs_at = 0;
-static __u64 own_address = 0;
+
+extern int LINUX_KERNEL_VERSION __kconfig;
 
 /*
  * What bpf_task_pt_regs gives, for a path on which no helper can be afforded: a call and its safe return take longer than all that
- * is read. From 6.2 on: a35b9af4ec2c lets a program cast a number. To some kernels `stack` is a pointer with which nothing can be
- * reckoned, but the difference of two pointers is a number to all.
+ * is read. From 6.2 on a program may cast a number (a35b9af4ec2c); but to 6.12 `stack` is a number and what the helper gives is
+ * not, so nothing can be learnt from their difference, and to 6.18 both are pointers. No field or function tells which.
  */
 static __always_inline struct pt_regs *user_regs_in(struct task_struct *task)
 {
-	__u64 stack, regs;
-
-	if (!bpf_ksym_exists(bpf_rdonly_cast))
+	if (LINUX_KERNEL_VERSION < (6 << 16 | 18 << 8) || !bpf_ksym_exists(bpf_rdonly_cast))
 		return (void *)bpf_task_pt_regs(task);
-	stack = (__u64)task->stack - (__u64)&own_address;
-	if (!user_regs_at) {
-		/* Whoever comes here at the same time writes the same. */
-		*(volatile __u64 *)&own_address = (__u64)&own_address;
-		regs = (__u64)bpf_task_pt_regs(task) - (__u64)&own_address;
-		user_regs_at = regs - stack + *(volatile __u64 *)&own_address;
-	}
-	return bpf_core_cast((void *)(stack + user_regs_at), struct pt_regs);
+	if (!user_regs_at)
+		user_regs_at = (__u64)bpf_task_pt_regs(task) - (__u64)task->stack;
+	return bpf_core_cast((void *)((__u64)task->stack + user_regs_at), struct pt_regs);
 }
 
 /* Whether it runs now: read at the size that this kernel states. */
