@@ -2,7 +2,7 @@
 /*
  * sched: where every thread's wall time goes.
  *
- * Hooks    tp_btf sched_switch, sched_wakeup, sched_wakeup_new; a task iterator reads the result.
+ * Hooks    tp_btf sched_switch, sched_wakeup, sched_wakeup_new; iterators, over all tasks and over those of a list, read the result.
  * Keeps    of each thread (thread.bpf.h): the present state and since when, and for two intervals ns by state, histograms, and time by
  *          remembered place; in maps: what overflowed, per-CPU counters, and blocked stacks that lost their place.
  * Costs    per switch: no helper is called for threads that switch often, no map updated while histograms hit their cache;
@@ -10,7 +10,8 @@
  *
  * An interval ends when user space advances `flip`. A thread's first event after that closes its old account at the
  * boundary (`roll`); for threads without an event the iterator does the same on its copy. So every account covers
- * exactly the interval, and time in flight is charged to it.
+ * exactly the interval, and time in flight is charged to it. Its first event also puts a thread on the list of the new
+ * interval (`enlist`): where most threads sleep, user space asks for those, and for the others every few seconds.
  */
 #include "kernel.h"
 #include "sberf.h"
@@ -462,43 +463,24 @@ static __always_inline bool is_told(struct task_struct *task, struct thread *t, 
 	       BPF_CORE_READ(task, signal, nr_threads) == 1;
 }
 
-/* One record for each thread: its account of the interval before `flip`. */
-SEC("iter/task")
-int tasks(struct bpf_iter__task *ctx)
+/* Tells of a thread: its account of the interval before `flip`. */
+static __always_inline void tell(struct task_struct *task, struct thread *t, struct flip *f, struct seq_file *seq)
 {
-	struct task_struct *task = ctx->task;
-	struct flip *f = current_flip();
 	struct task_full_rec *rec;
-	struct thread *t;
 	struct acc *acc;
-	__u32 zero = 0, try, seq;
+	__u32 zero = 0, try, seen;
 	__u64 told, from, charged, slot = NO_PLACE, state = ST_COUNT;
 	bool brief;
+	long full;
 
-	if (!task || !f)
-		return 0;
-	t = known_thread(task, f);
-	if (!t) {
-		if (task->__state & TASK_DEAD)
-			return 0; /* what there was to tell of it has been told by `bury` */
-		t = bpf_task_storage_get(&threads, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
-		if (!t) {
-			lose(LOSS_NO_STORAGE, 1);
-			return 0;
-		}
-		if (!t->state_since) {
-			adopt(task, t, f, bpf_ktime_get_ns());
-			find_asleep(task, t);
-		}
-	}
 	rec = bpf_map_lookup_elem(&out, &zero);
 	told = f->gen - 1;
 	if (!rec || t->state == ST_DEAD || t->born > told)
-		return 0;
+		return;
 	acc = &rec->acc;
 	brief = is_told(task, t, told);
 	for (try = 0; try < 4; try++) {
-		seq = *(volatile __u32 *)&t->seq;
+		seen = *(volatile __u32 *)&t->seq;
 		barrier();
 		rec->task.has_acc = 0;
 		rec->task.lived_ns = 0;
@@ -517,16 +499,15 @@ int tasks(struct bpf_iter__task *ctx)
 			rec->task.has_acc = t->gen == told;
 		}
 		barrier();
-		if (!(seq & 1) && seq == *(volatile __u32 *)&t->seq)
+		if (!(seen & 1) && seen == *(volatile __u32 *)&t->seq)
 			break;
 	}
 	if (try == 4)
 		lose(LOSS_TORN, 1);
 	if (t->settled && known_thread(task, f) != t)
-		return 0; /* it ended meanwhile, and its slot may be another's */
+		return; /* it ended meanwhile, and its slot may be another's */
 	rec->task.gen = told;
 	rec->task.dead = 0;
-	t->told = told;
 	rec->task.stack = HASH_NOT_TAKEN;
 	if (is_blocked(state) && slot < PLACES) {
 		from = slot;
@@ -540,10 +521,66 @@ int tasks(struct bpf_iter__task *ctx)
 		if (is_blocked(state))
 			acc->place[slot].ns += rec->task.lived_ns;
 		__builtin_memcpy(rec->place, t->place, sizeof(rec->place));
-		bpf_seq_write(ctx->meta->seq, rec, sizeof(*rec));
+		full = bpf_seq_write(seq, rec, sizeof(*rec));
 	} else {
-		bpf_seq_write(ctx->meta->seq, &rec->task, sizeof(rec->task));
+		full = bpf_seq_write(seq, &rec->task, sizeof(rec->task));
 	}
+	/* Where there was no room, the kernel comes here again. */
+	if (!full)
+		t->told = told;
+}
+
+/* A record of every thread. */
+SEC("iter/task")
+int tasks(struct bpf_iter__task *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct flip *f = current_flip();
+	struct thread *t;
+
+	if (!task || !f)
+		return 0;
+	t = known_thread(task, f);
+	if (!t) {
+		if (task->__state & TASK_DEAD)
+			return 0; /* what there was to tell of it has been told by `bury` */
+		t = bpf_task_storage_get(&threads, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
+		if (!t) {
+			lose(LOSS_NO_STORAGE, 1);
+			return 0;
+		}
+		if (!t->state_since) {
+			adopt(task, t, f, bpf_ktime_get_ns());
+			find_asleep(task, t);
+		}
+	}
+	tell(task, t, f, ctx->meta->seq);
+	return 0;
+}
+
+/* A record of every thread in the list of the interval before `flip`, once. One has no record if its id is another's by now. */
+SEC("iter/bpf_map_elem")
+int some_tasks(struct bpf_iter__bpf_map_elem *ctx)
+{
+	__u32 *at = ctx->key, *id = ctx->value;
+	struct flip *f = current_flip();
+	struct task_struct *task;
+	struct thread *t;
+	__u64 half;
+
+	if (!at || !id || !f || !bpf_ksym_exists(bpf_task_from_pid))
+		return 0;
+	half = f->gen - 1;
+	BOUND(half, 1);
+	if (*at >> LIST_BITS != half || (*at & ((1 << LIST_BITS) - 1)) >= f->listed[half])
+		return 0;
+	task = bpf_task_from_pid(*id);
+	if (!task)
+		return 0;
+	t = known_thread(task, f);
+	if (t && t->told + 1 != f->gen)
+		tell(task, t, f, ctx->meta->seq);
+	bpf_task_release(task);
 	return 0;
 }
 

@@ -155,6 +155,42 @@ __noinline int roll(struct thread *t, struct flip *f)
 	return 0;
 }
 
+/* The ids of threads that had an event in an interval, of even ones and of odd ones, as far as there is room. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 2 << LIST_BITS);
+	__type(key, __u32);
+	__type(value, __u32);
+} listed SEC(".maps");
+
+static __always_inline void list_id(struct flip *f, __u64 gen, __u32 id)
+{
+	__u32 at, *place;
+
+	BOUND(gen, 1);
+	at = __sync_fetch_and_add(&f->listed[gen], 1);
+	if (at >= 1 << LIST_BITS)
+		return;
+	at |= gen << LIST_BITS;
+	place = bpf_map_lookup_elem(&listed, &at);
+	if (place)
+		*place = id;
+}
+
+/*
+ * The first event of a thread in the interval `gen`: of a machine where most sleep, the rest need not be looked at. With the first of
+ * its process, which tells of their memory. Not static, so that the verifier goes through it once.
+ */
+__noinline int enlist(struct flip *f, __u64 gen, __u32 tid, __u32 tgid)
+{
+	if (!f)
+		return 0;
+	list_id(f, gen, tid);
+	if (tid != tgid)
+		list_id(f, gen, tgid);
+	return 0;
+}
+
 /* From then to now. */
 static __always_inline __u64 elapsed(__u64 then, __u64 now)
 {
@@ -281,8 +317,10 @@ static __always_inline struct thread *thread_of(struct task_struct *task, struct
 		t->charged = now;
 		t->gen = f->gen;
 		t->born = f->gen;
+		enlist(f, t->gen, task->pid, task->tgid);
 	} else if (t->gen != f->gen) {
 		roll(t, f);
+		enlist(f, t->gen, task->pid, task->tgid);
 	}
 	return t;
 }

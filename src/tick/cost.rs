@@ -53,7 +53,7 @@ pub struct ProgramCost {
 }
 
 /// Programs that we have run ourselves: their time is CPU time of this process already.
-const RUN_BY_US: [&str; 3] = ["tasks", "nothing", "mappings"];
+const RUN_BY_US: [&str; 4] = ["tasks", "some_tasks", "nothing", "mappings"];
 
 /// What our threads of one kind used.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -15,6 +15,7 @@ mod compile;
 mod confined;
 mod cost;
 mod cpu;
+mod crowd;
 mod depth;
 mod disk;
 mod dwarf;

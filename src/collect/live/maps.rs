@@ -26,10 +26,14 @@ pub struct Closed {
     pub end_ns: u64,
 }
 
-/// 64-bit words of `struct flip`: generation, ns, prev_ns, and two of settings.
-const FLIP_WORDS: usize = 5;
+/// 64-bit words of `struct flip`: generation, ns, prev_ns, then such of 32 bits.
+const FLIP_WORDS: usize = 9;
 /// 32-bit words of it: walks, looks, weight of a sample.
 const FLIP_SETTINGS: [usize; 3] = [6, 7, 8];
+/// 32-bit words of it: how many ids are in the list of an even interval, and of an odd one.
+const FLIP_LISTED: [usize; 2] = [16, 17];
+/// Room in each of these lists.
+const LIST: u32 = 1 << 12;
 
 /// What programs are told while they run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +64,29 @@ impl FlipPage {
             if let Some(word) = self.0.word(word) {
                 word.store(value, Ordering::Relaxed);
             }
+        }
+    }
+
+    /// Adds threads to the list of a closed interval; false if there is no room for all that are, or were, to be in it.
+    pub fn list(&self, list: &impl MapCore, generation: u64, tids: &[u32]) -> libbpf_rs::Result<bool> {
+        let half = (generation & 1) as usize;
+        let Some(count) = self.0.word(FLIP_LISTED[half]) else { return Ok(false) };
+        let listed = count.load(Ordering::Acquire);
+        let sum = u64::from(listed) + tids.len() as u64;
+        if sum > u64::from(LIST) {
+            return Ok(false);
+        }
+        for (at, tid) in (LIST * half as u32 + listed..).zip(tids) {
+            list.update(&at.to_ne_bytes(), &tid.to_ne_bytes(), MapFlags::ANY)?;
+        }
+        count.store(sum as u32, Ordering::Release);
+        Ok(true)
+    }
+
+    /// The list of this closed interval is not needed any more.
+    pub fn unlist(&self, generation: u64) {
+        if let Some(count) = self.0.word(FLIP_LISTED[(generation & 1) as usize]) {
+            count.store(0, Ordering::Release);
         }
     }
 

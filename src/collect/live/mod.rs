@@ -16,6 +16,7 @@ mod maps;
 mod names;
 mod objects;
 mod options;
+mod passes;
 mod rings;
 mod said;
 mod sampler;
@@ -28,13 +29,10 @@ mod unwind;
 mod watching;
 mod wire;
 
-use std::io::Read;
-
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use libbpf_rs::Iter;
 use rustc_hash::FxHashMap;
 use rustix::time::ClockId;
 
@@ -45,6 +43,7 @@ use self::cost::{Iteration, Meter};
 use self::machine::Machine;
 use self::maps::{Closed, FlipPage};
 use self::objects::Objects;
+use self::passes::Passes;
 use self::rings::Ring;
 use self::stacks::{Stacks, Weights};
 use self::tasks::{Interval, Record, Spilled, Tasks};
@@ -93,8 +92,9 @@ pub struct Live {
     /// What the governor allows now.
     walks_per_s: u32,
     sample_weight: u32,
-    /// What the last pass over all threads took.
+    /// What the last pass over threads took.
     iteration: Iteration,
+    passes: Passes,
     /// On-CPU time of all threads in the newest interval.
     on_cpu_ns: u64,
     /// How many weights it had of who only slept: about as many as the next.
@@ -104,7 +104,6 @@ pub struct Live {
     /// Last accounts of threads that ended after the flip: they belong to the next tick.
     early_dead: Vec<Record>,
     lost: Vec<u64>,
-    iterator_bytes: Vec<u8>,
     names: Names,
     /// What happened to processes since the last tick.
     events: Vec<Event>,
@@ -186,12 +185,12 @@ impl Live {
             walks_per_s: options.walks_per_s,
             sample_weight: 1,
             iteration: Iteration::default(),
+            passes: Passes::new(options.crowd),
             on_cpu_ns: 0,
             weights: 0,
             nodes,
             early_dead: Vec::new(),
             lost: Vec::new(),
-            iterator_bytes: Vec::new(),
             names: Names { users: host::users(), ..Names::default() },
             events: Vec::new(),
             malformed: 0,
@@ -208,8 +207,8 @@ impl Live {
         live.watching = Watching::new(policy);
         live.describe();
         // The first pass adopts the threads that are there; what it tells is of an interval before ours.
-        live.iterate().map_err(failed("running the task iterator"))?;
-        live.processes.expect(tasks::processes(&live.iterator_bytes));
+        live.passes.all(&live.objects).map_err(failed("running the task iterator"))?;
+        live.processes.expect(tasks::processes(live.passes.told().records));
         Ok(live)
     }
 }
@@ -374,15 +373,6 @@ impl Live {
         Ok(tick)
     }
 
-    fn iterate(&mut self) -> std::io::Result<()> {
-        let before = host::now_ns(ClockId::ThreadCPUTime);
-        self.iterator_bytes.clear();
-        let mut iterator = Iter::new(&self.objects.tasks).map_err(std::io::Error::other)?;
-        iterator.read_to_end(&mut self.iterator_bytes)?;
-        self.iteration.ns = host::now_ns(ClockId::ThreadCPUTime).saturating_sub(before);
-        Ok(())
-    }
-
     /// Threads, and the stacks they were seen at.
     fn take_threads(
         &mut self,
@@ -390,7 +380,10 @@ impl Live {
         tick: &mut Tick,
         losses: &mut Losses,
     ) -> Result<(Vec<Leader>, Vec<ProcessKey>), SourceError> {
-        self.iterate().map_err(|error| SourceError(format!("running the task iterator failed: {error}")))?;
+        self.iteration.ns = self
+            .passes
+            .run(&self.objects, &self.flip, closed, self.tasks.awake())
+            .map_err(failed("running the task iterator"))?;
         let dead = self.take_dead(closed, losses);
         let even = closed.generation & 1 == 0;
         let maps = &self.objects.sched.maps;
@@ -415,12 +408,14 @@ impl Live {
         losses.add(Loss::Malformed, drained.map_err(failed("draining what was not recorded"))?);
 
         if self.objects.life.is_none() {
-            self.watched.adopt(tasks::parents(&self.iterator_bytes));
+            self.watched.adopt(tasks::parents(self.passes.told().records));
         }
         let watched = &self.watched;
         let wanted = |tgid: u32| watched.wants(tgid);
         let interval = Interval { closed, nodes: &self.nodes, spilled: &spilled };
-        let harvest = self.tasks.harvest(&interval, dead, &self.iterator_bytes, &mut weights, wanted);
+        let told = self.passes.told();
+        let harvest = self.tasks.harvest(&interval, dead, &told, &mut weights, wanted);
+        self.passes.learn(harvest.told);
         losses.add(Loss::Malformed, harvest.malformed);
         self.iteration.threads = harvest.told;
         self.on_cpu_ns = harvest.on_cpu_ns;

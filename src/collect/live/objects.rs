@@ -30,8 +30,10 @@ pub struct Objects {
     names_bytes: u64,
     /// Makes tables; only where stacks are walked by them.
     pub unwinder: Option<Unwinder>,
-    /// The task iterator; run once per tick.
+    /// The task iterator.
     pub tasks: Link,
+    /// The iterator over those that had an event; `None` where a kernel cannot find a thread by its id.
+    pub some: Option<Link>,
     /// What is on and off.
     pub lenses: Vec<LensStatus>,
     /// The same by what was tried.
@@ -69,7 +71,7 @@ impl Objects {
         found.mappings = mappings.as_ref().err().cloned();
         let unwinding = mappings.and_then(|mappings| layout::check().map(|()| mappings).map_err(Refusal::from));
         let (loaded, unwinding) = load_by_tables(options, nodes.len(), unwinding)?;
-        let (sched, tasks, mut links) = loaded;
+        let (sched, [tasks, some], mut links) = loaded;
         let mut lenses = vec![on("sched"), on("tasks")];
         let unwinder = keep(&mut found.tables, unwinding);
         lenses.push(lens("unwind", &found.tables.as_ref().map(|why| Refusal::from(format!("{why}; {BY_FP}")))));
@@ -104,6 +106,7 @@ impl Objects {
             names_bytes,
             unwinder,
             tasks,
+            some: (Privileges::read().kernel >= FINDS_THREADS).then_some(some),
             lenses,
             found,
             _links: links,
@@ -169,7 +172,10 @@ impl Objects {
 }
 
 /// Programs of `sched` that only run when we have them run.
-const RUN_BY_US: [&str; 2] = ["tasks", "nothing"];
+const RUN_BY_US: [&str; 3] = ["tasks", "some_tasks", "nothing"];
+
+/// From this release on a program finds a thread by its id (`bpf_task_from_pid`).
+const FINDS_THREADS: (u32, u32) = (6, 2);
 
 /// How the names of those maps of `sched` begin that are there for stacks.
 const STACK_MAPS: [&str; 10] =
@@ -241,7 +247,7 @@ macro_rules! without_tables {
 
 type Sched = sched::SchedSkel<'static>;
 type Mappings = mappings::MappingsSkel<'static>;
-type LoadedSched = (Sched, Link, Vec<Link>);
+type LoadedSched = (Sched, [Link; 2], Vec<Link>);
 
 /// Loads the scheduler's programs, walking by tables if that has worked so far and works with them, too. Tables of what runs
 /// are made from here on, while the rest is loaded.
@@ -310,8 +316,9 @@ fn load_sched(options: &LiveOptions, nodes: usize, by_tables: bool) -> Result<Lo
         progs.sched_wakeup.attach().map_err(fail)?,
         progs.sched_wakeup_new.attach().map_err(fail)?,
     ];
-    let tasks = progs.tasks.attach().map_err(fail)?;
-    Ok((skel, tasks, links))
+    let iterators =
+        [progs.tasks.attach().map_err(fail)?, progs.some_tasks.attach_iter(skel.maps.listed.as_fd()).map_err(fail)?];
+    Ok((skel, iterators, links))
 }
 
 /// Looks at a known place per second and CPU before registers are believed, see `src/bpf/place.bpf.h`: 30 ns each.

@@ -37,6 +37,8 @@ pub struct LiveOptions {
     pub max_overhead: Option<f64>,
     /// Tell threads that only slept in [`Tick::asleep`](crate::tick::Tick::asleep); for whoever keeps the ticks before in mind.
     pub fold: bool,
+    /// From so many threads on, those that only sleep are looked at every few seconds.
+    pub crowd: u64,
     /// Never empty the rings. For tests of what becomes of that.
     pub undrained: bool,
 }
@@ -59,6 +61,7 @@ impl Default for LiveOptions {
             table_bytes: None,
             max_overhead: None,
             fold: false,
+            crowd: 1000,
             undrained: false,
         }
     }

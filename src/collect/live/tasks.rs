@@ -82,7 +82,7 @@ pub fn threads_of(mut bytes: &[u8]) -> Vec<ThreadTick> {
         key: key_of(&record.task),
         process: ProcessKey { tgid: record.task.tgid, start_ns: record.task.leader_start_ns },
         comm: wire::comm(&record.task.comm),
-        now: KERNEL_STATES.get(usize::from(record.task.state)).copied(),
+        now: state_of(record.task.state),
         ..ThreadTick::default()
     };
     std::iter::from_fn(|| take(&mut bytes)).map(thread).collect()
@@ -100,6 +100,56 @@ struct Seen {
     major_faults: u64,
     /// Share of its CPU time outside the kernel, when last known.
     user_share: f32,
+    /// What it slept at when it was last told of; `None` if it did not.
+    slept: Option<Slept>,
+}
+
+/// What is known of a thread for as long as it goes on sleeping.
+#[derive(Clone, Copy)]
+struct Slept {
+    process: ProcessKey,
+    comm: [u8; 16],
+    state: u8,
+    since_ns: u64,
+    cpu: u32,
+    syscall: u16,
+    stack: u64,
+}
+
+impl Slept {
+    fn of(task: &task_rec) -> Option<Self> {
+        (task.dead == 0 && state_of(task.state)?.is_blocked()).then(|| Slept {
+            process: ProcessKey { tgid: task.tgid, start_ns: task.leader_start_ns },
+            comm: task.comm.map(i8::cast_unsigned),
+            state: task.state,
+            since_ns: task.since_ns,
+            cpu: task.cpu,
+            syscall: task.syscall,
+            stack: task.stack,
+        })
+    }
+
+    /// It slept for all of an interval.
+    fn on(&self, key: ThreadKey, ns: u64, weights: &mut Weights, harvest: &mut Harvest) {
+        match key.tid == self.process.tgid {
+            true => weights.slept_on(self.process, self.state, self.stack, ns),
+            false => weights.blocked(self.process, u64::from(self.state), self.stack, ns, 0),
+        }
+        harvest.asleep.push(Asleep {
+            key,
+            process: self.process,
+            comm: self.comm,
+            state: state_of(self.state).unwrap_or(State::Other),
+            since_ns: self.since_ns,
+            cpu: self.cpu,
+            syscall: (self.syscall != NO_SYSCALL).then_some(u32::from(self.syscall)),
+        });
+    }
+}
+
+/// The kernel side's number of a state to ours.
+fn state_of(number: u8) -> Option<State> {
+    KERNEL_STATES.get(usize::from(number)).copied()
 }
 
 /// All threads that are known, by key.
@@ -109,6 +159,16 @@ pub struct Tasks {
     tick: u64,
     /// How many slept in the last interval: about as many as in the next.
     slept: usize,
+    /// Who had or wanted a CPU when last told of: such a thread may spend an interval without an event, and not sleep.
+    awake: Vec<u32>,
+}
+
+/// What the kernel side told of the threads of an interval.
+pub struct Told<'a> {
+    /// Records.
+    pub records: &'a [u8],
+    /// Of every thread; else of those only that had an event or were awake.
+    pub all: bool,
 }
 
 /// What the records of one interval are read against.
@@ -165,7 +225,7 @@ impl Tasks {
         &mut self,
         interval: &Interval<'_>,
         dead: Vec<Record>,
-        alive: &[u8],
+        alive: &Told<'_>,
         weights: &mut Weights,
         wanted: impl Fn(u32) -> bool,
     ) -> Harvest {
@@ -181,21 +241,45 @@ impl Tasks {
                 self.one(interval, &record, weights, &mut harvest);
             }
         }
-        let mut rest = alive;
+        self.awake.clear();
+        let mut rest = alive.records;
         while !rest.is_empty() {
             let Some(record) = take(&mut rest) else {
                 harvest.malformed += 1;
                 break;
             };
             harvest.count(&record);
+            if !state_of(record.task.state).is_some_and(State::is_blocked) {
+                self.awake.push(record.task.tid);
+            }
             if wanted(record.task.tgid) && !self.sleeps_on(interval, &record, weights, &mut harvest) {
                 self.one(interval, &record, weights, &mut harvest);
             }
+        }
+        if !alive.all {
+            self.sleep_on(interval.closed, weights, &mut harvest);
         }
         self.slept = harvest.asleep.len();
         let tick = self.tick;
         self.seen.retain(|key, seen| seen.tick == tick && ended.get(key) != Some(&seen.task));
         harvest
+    }
+
+    /// Threads that may not sleep although nothing happened to them since the last tick.
+    pub fn awake(&self) -> &[u32] {
+        &self.awake
+    }
+
+    /// Nothing happened to who was not told of: those that slept go on.
+    fn sleep_on(&mut self, closed: Closed, weights: &mut Weights, harvest: &mut Harvest) {
+        for (&key, seen) in self.seen.iter_mut().filter(|(_, seen)| seen.tick + 1 == self.tick) {
+            let Some(slept) = seen.slept else { continue };
+            seen.tick = self.tick;
+            slept.on(key, closed.end_ns - closed.start_ns, weights, harvest);
+            if key.tid == slept.process.tgid {
+                harvest.still.push(slept.process);
+            }
+        }
     }
 
     /// Whether all there is to say of a thread is that it went on sleeping; then that was said.
@@ -207,8 +291,7 @@ impl Tasks {
         harvest: &mut Harvest,
     ) -> bool {
         let (task, closed) = (&record.task, interval.closed);
-        let state = KERNEL_STATES.get(usize::from(task.state)).copied().filter(|state| state.is_blocked());
-        let Some(state) = state.filter(|_| record.account.is_none() && task.dead == 0) else { return false };
+        let Some(slept) = Slept::of(task).filter(|_| record.account.is_none()) else { return false };
         if task.lived_ns != closed.end_ns - closed.start_ns || task.r#gen < closed.generation {
             return false;
         }
@@ -217,21 +300,9 @@ impl Tasks {
             return false;
         };
         seen.tick = self.tick;
-        let process = ProcessKey { tgid: task.tgid, start_ns: task.leader_start_ns };
-        match task.tid == task.tgid {
-            true => weights.slept_on(process, task.state, task.stack, task.lived_ns),
-            false => weights.blocked(process, u64::from(task.state), task.stack, task.lived_ns, 0),
-        }
-        harvest.asleep.push(Asleep {
-            key,
-            process,
-            comm: task.comm.map(i8::cast_unsigned),
-            state,
-            since_ns: task.since_ns,
-            cpu: task.cpu,
-            syscall: (task.syscall != NO_SYSCALL).then_some(u32::from(task.syscall)),
-        });
-        harvest.lead(process, task);
+        seen.slept = Some(slept);
+        slept.on(key, task.lived_ns, weights, harvest);
+        harvest.lead(slept.process, task);
         true
     }
 
@@ -249,6 +320,13 @@ impl Tasks {
         if !executed && known.is_some_and(|seen| seen.tick == self.tick) {
             return;
         }
+        // Of the interval before, in which it was said to sleep on: nobody had asked for it.
+        if task.r#gen < closed.generation && known.is_some_and(|seen| !executed && seen.tick + 1 == self.tick) {
+            return;
+        }
+        if let Some((former, _)) = before.filter(|_| executed) {
+            self.seen.remove(&former);
+        }
         let (former, base) = before.unwrap_or_else(|| match born_now && !executed {
             true => (key, Seen::default()),
             false => (key, Seen::of(task)),
@@ -258,10 +336,7 @@ impl Tasks {
             key,
             process,
             comm: wire::comm(&task.comm),
-            now: match task.dead {
-                0 => KERNEL_STATES.get(usize::from(task.state)).copied(),
-                _ => None,
-            },
+            now: if task.dead == 0 { state_of(task.state) } else { None },
             since_ns: task.since_ns,
             cpu: task.cpu,
             syscall: (task.syscall != NO_SYSCALL && task.dead == 0).then_some(u32::from(task.syscall)),
@@ -375,6 +450,7 @@ impl Seen {
             minor_faults: task.minor_faults,
             major_faults: task.major_faults,
             user_share: ratio(task.utime_ns, task.stime_ns).unwrap_or(1.0),
+            slept: Slept::of(task),
         }
     }
 }
