@@ -36,7 +36,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use kernel::{ALL, Kernel, Series};
-use qemu::{Boot, Machine};
+use qemu::{Boot, End, Machine};
 use report::{Outcome, Row};
 
 /// Of one boot with all its checks; one takes about a minute.
@@ -144,10 +144,10 @@ fn try_machine(name: &str, machine: &Machine<'_>, late: impl Fn() -> bool) -> Ro
         let Ok(share) = tempfile::tempdir() else { return Row::skipped(name, "no directory to share") };
         row = match machine.boot(share.path()) {
             Ok(Boot::Never(why)) => Row::skipped(name, &format!("did not boot: {why}")),
-            Ok(Boot::Ran { told, errors, log, ended, seconds }) => {
+            Ok(Boot::Ran { told, errors, log, end, seconds }) => {
                 let mut row = Row::told(name, &machine.kernel.release, &told, seconds);
-                row.judge(ended, machine.limit, &errors, &log);
-                if ended {
+                row.judge(end, &errors, &log);
+                if end == End::Reached {
                     row.judge_capture(&share.path().join(guest::CAPTURE));
                 }
                 row

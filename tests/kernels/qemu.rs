@@ -5,13 +5,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::bounded::wait;
+use crate::bounded::{output, wait};
 use crate::initramfs;
 use crate::kernel::Kernel;
 
 const QEMU: &str = "qemu-system-x86_64";
 /// Where the guest finds the directory it shares with us.
 pub const SHARE: &str = "/.share";
+/// From this version on a page of code is locked while it is translated. Before, a CPU may keep for good what another is just replacing, and
+/// a kernel dies of a breakpoint that it took back long ago: tracepoints that are switched on and off are enough.
+const TRANSLATES_LOCKED: (u32, u32) = (8, 1);
 
 /// A machine to boot.
 pub struct Machine<'a> {
@@ -28,8 +31,25 @@ pub struct Machine<'a> {
 pub enum Boot {
     /// Nothing of ours ran: why, as far as that is known.
     Never(String),
-    /// The guest began; `ended` if it also came to its end.
-    Ran { told: String, errors: String, log: String, ended: bool, seconds: f64 },
+    /// The guest began.
+    Ran { told: String, errors: String, log: Log, end: End, seconds: f64 },
+}
+
+/// How a guest ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// As it should.
+    Reached,
+    /// Not in time; it was killed.
+    Late,
+    /// The machine was gone before.
+    Fell,
+}
+
+/// What the kernel and QEMU said, and where that is kept.
+pub struct Log {
+    pub text: String,
+    pub kept: PathBuf,
 }
 
 /// Whether machines can be booted here.
@@ -37,11 +57,16 @@ pub enum Boot {
 /// # Errors
 /// What is missing.
 pub fn available() -> Result<(), String> {
-    let found = Command::new(QEMU).arg("-version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    match found {
-        Ok(status) if status.success() => Ok(()),
-        _ => Err(format!("no {QEMU} here (Debian: qemu-system-x86)")),
-    }
+    version().map(drop).ok_or_else(|| format!("no {QEMU} here (Debian: qemu-system-x86)"))
+}
+
+/// Major and minor.
+fn version() -> Option<(u32, u32)> {
+    let mut command = Command::new(QEMU);
+    command.arg("-version");
+    let said = output(command, Duration::from_secs(30)).ok()?;
+    let mut numbers = said.split_once(" version ")?.1.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
 impl Machine<'_> {
@@ -67,9 +92,10 @@ impl Machine<'_> {
         let in_time = wait(&mut qemu, self.limit).is_some();
         let read =
             |path: PathBuf| fs::read(path).map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default();
-        let log = read(log) + &read(files.path().join("qemu"));
+        let log = Log { text: read(log) + &read(files.path().join("qemu")), kept: self.kept_log() };
+        fs::write(&log.kept, &log.text).map_err(io)?;
         if !share.join("started").exists() {
-            let last = log.trim().lines().last().unwrap_or("it said nothing").to_owned();
+            let last = log.text.trim().lines().last().unwrap_or("it said nothing").to_owned();
             return Ok(Boot::Never(if in_time {
                 last
             } else {
@@ -80,9 +106,18 @@ impl Machine<'_> {
             told: read(share.join("out")),
             errors: read(share.join("err")),
             log,
-            ended: share.join("ended").exists(),
+            end: match share.join("ended").exists() {
+                true => End::Reached,
+                false if in_time => End::Fell,
+                false => End::Late,
+            },
             seconds: started.elapsed().as_secs_f64(),
         })
+    }
+
+    /// Beside the kernel.
+    fn kept_log(&self) -> PathBuf {
+        self.kernel.dir.with_file_name(format!("{}-{}-cpus.log", self.kernel.release, self.cpus))
     }
 
     /// What the guest runs: this very program, from the same place.
@@ -100,7 +135,8 @@ impl Machine<'_> {
     fn arguments(&self, initrd: &Path, log: &Path, share: &Path) -> Vec<String> {
         let host_cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u32);
         // One host thread per guest CPU, only while they are few: more than that spin against each other.
-        let thread = if self.cpus <= 4 * host_cpus { "multi" } else { "single" };
+        let few = self.cpus <= 4 * host_cpus;
+        let thread = if few && version() >= Some(TRANSLATES_LOCKED) { "multi" } else { "single" };
         let mut all: Vec<String> = format!(
             "-nodefaults -display none -no-reboot -no-user-config -monitor none -M q35 -accel tcg,thread={thread},tb-size=512 \
              -cpu max,la57=off -smp {} -m {}",

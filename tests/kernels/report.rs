@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::bounded::output;
+use crate::qemu::{End, Log};
 use crate::verifier::MOST_INSNS;
 
 /// What came of a kernel.
@@ -26,6 +27,8 @@ pub struct Row {
     insns: Vec<(String, u64)>,
     /// Checks: name, verdict, detail.
     checks: Vec<[String; 3]>,
+    /// The last check that was begun.
+    begun: String,
     pub outcome: Outcome,
 }
 
@@ -38,6 +41,7 @@ impl Row {
             lenses: Vec::new(),
             insns: Vec::new(),
             checks: Vec::new(),
+            begun: "nothing".to_owned(),
             outcome: Outcome::Skipped(why.to_owned()),
         }
     }
@@ -51,6 +55,7 @@ impl Row {
                     row.lenses.push(((*name).to_owned(), Some((*why).to_owned()).filter(|w| w != "on")))
                 }
                 ["insns", name, count] => row.insns.push(((*name).to_owned(), count.parse().unwrap_or(u64::MAX))),
+                ["begin", name] => (*name).clone_into(&mut row.begun),
                 ["check", name, verdict, detail] => {
                     row.checks.push([name, verdict, detail].map(|word| (*word).to_owned()))
                 }
@@ -60,8 +65,8 @@ impl Row {
         row
     }
 
-    /// What all that comes to. A kernel that fell over is a failure; a machine too slow for its limit is not.
-    pub fn judge(&mut self, ended: bool, limit: Duration, errors: &str, log: &str) {
+    /// What all that comes to. A kernel that fell over is a failure, with a word or without; a machine too slow for its limit is not.
+    pub fn judge(&mut self, end: End, errors: &str, log: &Log) {
         let mut failed: Vec<String> = self
             .checks
             .iter()
@@ -71,13 +76,28 @@ impl Row {
         failed.extend(self.insns.iter().filter(|(_, count)| *count > u64::from(MOST_INSNS)).map(|(name, count)| {
             format!("{name}: the verifier looked at {count} instructions, more than {MOST_INSNS}")
         }));
-        failed.extend(log.lines().filter(|line| is_fall(line)).map(|line| format!("the kernel says: {line}")));
-        let last = self.checks.last().map_or("no check", |check| check[0].as_str());
-        self.outcome = match (failed.is_empty(), ended, self.checks.is_empty()) {
-            (false, ..) => Outcome::Failed(failed),
-            (true, true, false) => Outcome::Passed,
-            (true, true, true) => Outcome::Failed(vec![format!("the guest ended without a check: {}", errors.trim())]),
-            (true, false, _) => Outcome::Skipped(format!("not done after {} s, at `{last}`", limit.as_secs())),
+        let (begun, seconds, kept) = (&self.begun, self.seconds, log.kept.display());
+        let last = log.text.trim().lines().last().unwrap_or("nothing");
+        match last_words(&log.text) {
+            Some(words) => {
+                // It may have gone on without what fell.
+                let at = if end == End::Reached { "somewhere".to_owned() } else { format!("at `{begun}`") };
+                failed.push(format!("the kernel fell {at}; all it said is in {kept}:\n{words}"));
+            }
+            None if end == End::Fell => {
+                failed.push(format!("the machine was gone after {seconds:.0} s, at `{begun}`; {kept} ends in: {last}"));
+            }
+            None => {}
+        }
+        if end == End::Reached && self.checks.is_empty() {
+            failed.push(format!("the guest ended without a check: {}", errors.trim()));
+        }
+        self.outcome = match (failed.is_empty(), end) {
+            (false, _) => Outcome::Failed(failed),
+            (true, End::Late) => {
+                Outcome::Skipped(format!("not done after {seconds:.0} s, at `{begun}`; {kept} ends in: {last}"))
+            }
+            (true, _) => Outcome::Passed,
         };
     }
 
@@ -166,6 +186,22 @@ fn is_fall(line: &str) -> bool {
     ["Kernel panic", "Oops: ", "BUG: kernel", "BUG: unable", "BUG: scheduling", "BUG: sleeping"]
         .iter()
         .any(|word| line.contains(word))
+}
+
+/// What a kernel says that falls: of what, where, in which code, and who called that.
+fn last_words(log: &str) -> Option<String> {
+    const CALLERS: usize = 12;
+    let mut lines = log.lines().skip_while(|line| !is_fall(line)).map(|line| {
+        // Without the time.
+        line.split_once("] ").map_or(line, |(_, words)| words)
+    });
+    let mut words = vec![lines.next()?];
+    // A panic of its own accord comes with less; then another report begins.
+    let until_trace: Vec<&str> = lines.by_ref().take_while(|line| !line.starts_with("Call Trace:")).collect();
+    let telling = |line: &&str| ["CPU: ", "RIP: ", "Code: "].iter().any(|head| line.starts_with(head)) || is_fall(line);
+    words.extend(until_trace.into_iter().filter(telling));
+    words.extend(lines.take_while(|line| !line.contains("end trace") && !line.starts_with("RIP: ")).take(CALLERS));
+    Some(words.iter().map(|line| format!("            {line}")).collect::<Vec<_>>().join("\n"))
 }
 
 /// The rows as Markdown.

@@ -3,6 +3,7 @@
 mod counts;
 mod cpus;
 pub mod known;
+mod patching;
 mod program;
 mod refusal;
 
@@ -51,6 +52,7 @@ pub fn main(role: &str) -> ExitCode {
             program::json();
         }
         _ => {
+            patching::alone();
             counts::programs();
             known::answers();
             cpus::come_and_go();
@@ -66,6 +68,7 @@ pub fn check<T: Display>(name: &str, run: impl FnOnce() -> T) {
     if let Ok(mut current) = CURRENT.lock() {
         *current = (current.0 + 1, name.to_owned());
     }
+    line(&[&"begin", &name]);
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(detail) => line(&[&"check", &name, &"ok", &detail]),
         Err(_) => {
