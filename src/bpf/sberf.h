@@ -291,7 +291,7 @@ struct cpu_acc {
 	__u32 walks;	   /* left in it */
 	__u32 looks;	   /* left in it */
 	__u32 running_tid; /* who runs; 0: idle */
-	__u32 look;	   /* index in `looks`: 0, but the verifier must not know, see there */
+	__u32 pad;
 	__u32 runq[WINDOW_CELLS];
 };
 

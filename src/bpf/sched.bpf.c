@@ -315,10 +315,7 @@ int BPF_PROG(look_fp, bool preempt, struct task_struct *prev)
 	return look(ctx, prev, BY_FRAME_POINTERS);
 }
 
-/*
- * One of the two, put there by user space. Called by an index that is not known beforehand: else the kernel patches the call into code
- * that runs, and back when we leave, which a 6.18 did not survive (int3 in an interrupt).
- */
+/* One of the two, put there by user space. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
 	__uint(max_entries, 1);
@@ -343,7 +340,7 @@ int BPF_PROG(sched_switch, bool preempt, struct task_struct *prev, struct task_s
 		take_cpu(next, f, cpu, now);
 	if (prev->pid && leave_cpu(prev, f, cpu, now, preempt)) {
 		cpu->began = chosen ? now : 0;
-		bpf_tail_call(ctx, &looks, cpu->look);
+		bpf_tail_call(ctx, &looks, 0);
 	}
 	if (chosen)
 		timed(PROG_SWITCH, now, false);
