@@ -142,6 +142,12 @@ static __always_inline __u64 return_address(__u64 word)
 	return word;
 }
 
+/* As it was when the thread last got a CPU. */
+static __always_inline __u64 thread_pointer(struct task_struct *task)
+{
+	return BPF_CORE_READ(task, thread.fsbase);
+}
+
 #else /* aarch64 */
 
 #define RETURN_AT (-8) /* of a frame record { x29, x30 } that ends at the CFA */
@@ -210,6 +216,11 @@ static __always_inline __u64 frameless(__u64 pc, __u64 sp)
 static __always_inline __u64 return_address(__u64 word)
 {
 	return word & 0xffffffffffffull;
+}
+
+static __always_inline __u64 thread_pointer(struct task_struct *task)
+{
+	return BPF_CORE_READ(task, thread.uw.tp_value);
 }
 
 #endif

@@ -46,6 +46,8 @@ static __always_inline void send_registers(struct task_struct *task, struct asle
 	snap->tgid = rec->tgid;
 	snap->tid = task->pid;
 	snap->bytes = 0;
+	snap->outer_bytes = 0;
+	snap->wide = 0;
 	snap->taken = SNAPSHOT_ASLEEP;
 	if (bpf_ringbuf_output(&unwind_snapshots, snap, sizeof(*snap), 0))
 		return;

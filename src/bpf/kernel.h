@@ -197,6 +197,17 @@ struct sched_entity {
 	__u64 sum_exec_runtime;
 };
 
+/* What the processor keeps of a thread: the user's thread pointer. */
+struct thread_struct {
+#if defined(__TARGET_ARCH_x86)
+	unsigned long fsbase;
+#else
+	struct {
+		unsigned long tp_value;
+	} uw;
+#endif
+};
+
 struct task_struct {
 	unsigned int __state;
 	void *stack;
@@ -219,6 +230,7 @@ struct task_struct {
 	struct files_struct *files;
 	struct signal_struct *signal;
 	struct mm_struct *mm;
+	struct thread_struct thread;
 };
 
 /* An int up to 6.18, a byte in 7.2, where an access as an int is refused: not for reading but by `runs_now`. */

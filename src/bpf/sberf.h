@@ -239,7 +239,10 @@ enum snapshot_taken {
 	SNAPSHOT_ASLEEP, /* it was blocked already: nothing of its stack follows */
 };
 
-/* What is needed to walk a stack when its tables are there; SNAPSHOT_BYTES follow, `bytes` of them are of it, from SP up. */
+/*
+ * What is needed to walk a stack when its tables are there. SNAPSHOT_BYTES follow, of which `bytes` are of it, from SP up. If it is
+ * `wide`, as many follow again, of which the last `outer_bytes` are what lies below `outer_end`: a thread's first functions.
+ */
 struct unwind_snapshot {
 	__u64 hash; /* of the stack that it completes */
 	__u64 start_ns;
@@ -250,11 +253,19 @@ struct unwind_snapshot {
 	__u32 tid;
 	__u32 bytes;
 	__u32 taken; /* enum snapshot_taken */
+	__u64 outer_end;
+	__u32 outer_bytes;
+	__u32 wide;
 };
 
 struct unwind_snapshot_rec {
 	struct unwind_snapshot snapshot;
 	__u8 stack[SNAPSHOT_BYTES];
+};
+
+struct unwind_wide_rec {
+	struct unwind_snapshot_rec rec;
+	__u8 outer[SNAPSHOT_BYTES];
 };
 
 enum mapped {

@@ -36,4 +36,5 @@ mod tools;
 mod unprivileged;
 mod verifier;
 mod waits;
+mod wide;
 mod workload;

@@ -57,7 +57,7 @@ fn ours(process: &Process, moment: &Moment, images: &mut Images) -> (Vec<Frame>,
         Place::File(images.get(process, mapping).map_or(Rule::NONE, |(_, table)| table.rule(offset)))
     };
     let mut frames = Vec::new();
-    let stack = Stack { start: moment.stack_start, bytes: &moment.stack };
+    let stack = Stack::new(moment.stack_start, &moment.stack);
     let stop = walk(&moment.registers, stack, &mut place, 1000, &mut frames);
     (frames, stop)
 }

@@ -20,6 +20,6 @@ pub use bytes::{Pager, ReadAt, View};
 pub use image::NoTable;
 pub use rule::{Cfa, FoundBy, Fp, PageEntry, Row, Rule, Stop, shape};
 pub use rules::Rules;
-pub use step::{Code, Frame, Place, Registers, Stack, walk};
+pub use step::{Code, Frame, Part, Place, Registers, Stack, walk};
 pub use store::{FileEntry, FileId, FileKey, Fill, Maps, Now, Refused, Store};
 pub use table::{Extent, Table, Window};

@@ -27,13 +27,33 @@ impl Registers {
 /// A copy of stack memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Stack<'bytes> {
+    /// From the innermost frame on.
+    pub inner: Part<'bytes>,
+    /// The frames of a thread's first functions, where `inner` does not reach them. It may be empty, or overlap.
+    pub outer: Part<'bytes>,
+}
+
+/// Memory as it was.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Part<'bytes> {
     /// Address of the first byte.
     pub start: u64,
     /// From there upwards.
     pub bytes: &'bytes [u8],
 }
 
-impl Stack<'_> {
+impl<'bytes> Stack<'bytes> {
+    /// In one part.
+    pub fn new(start: u64, bytes: &'bytes [u8]) -> Self {
+        Stack { inner: Part { start, bytes }, outer: Part::default() }
+    }
+
+    fn word(&self, address: u64) -> Option<u64> {
+        self.inner.word(address).or_else(|| self.outer.word(address))
+    }
+}
+
+impl Part<'_> {
     fn word(&self, address: u64) -> Option<u64> {
         let into = usize::try_from(address.checked_sub(self.start)?).ok()?;
         let word = self.bytes.get(into..into.checked_add(8)?)?;
@@ -229,14 +249,24 @@ mod tests {
         Registers { pc, general }
     }
 
-    /// Code of functions 0x100 long, by number.
     fn walk_in(places: &[Place], registers: &Registers, words: &[u64]) -> (Vec<(u64, FoundBy)>, Stop) {
+        walk_split(places, registers, words, usize::MAX / 8)
+    }
+
+    /// Where the words behind `split` lie above [`SP`].
+    const OUTER: u64 = 1 << 20;
+
+    /// Code of functions 0x100 long, by number; `split` words lie at [`SP`].
+    fn walk_split(places: &[Place], registers: &Registers, words: &[u64], split: usize) -> (Vec<(u64, FoundBy)>, Stop) {
         let mut frames = Vec::new();
         let mut code = |address: u64| match address / 0x100 {
             0 => Place::NotCode,
             number => places.get(number as usize - 1).copied().unwrap_or(Place::NotCode),
         };
-        let stack = Stack { start: SP, bytes: &bytes(words) };
+        let bytes = bytes(words);
+        let (inner, outer) = bytes.split_at(bytes.len().min(8 * split));
+        let outer = Part { start: SP + OUTER, bytes: outer };
+        let stack = Stack { inner: Part { start: SP, bytes: inner }, outer };
         let stop = walk(registers, stack, &mut code, 8, &mut frames);
         (frames.into_iter().map(|frame| (frame.pc, frame.found_by)).collect(), stop)
     }
@@ -255,6 +285,16 @@ mod tests {
         let words = [0, SP + 40, 0x210, 0, 0, 0x77, 0x350, 0];
         let (frames, stop) = walk_in(&places, &registers(0x120, 0), &words);
         assert_eq!((frames, stop), (vec![(0x120, Regs), (0x210, Table), (0x350, Table)], Stop::End));
+    }
+
+    #[test]
+    fn a_large_frame_may_lie_between_what_was_copied() {
+        let places = [file(Cfa::Sp(16), Fp::Same), file(Cfa::Sp(OUTER as i32), Fp::Same), END];
+        // The second frame, which began at SP + 16, has its return address as the second word of the outer part.
+        let words = [0, 0x210, 0, 0x350];
+        let (frames, stop) = walk_split(&places, &registers(0x120, 0), &words, 2);
+        assert_eq!((frames, stop), (vec![(0x120, Regs), (0x210, Table), (0x350, Table)], Stop::End));
+        assert_eq!(walk_split(&places, &registers(0x120, 0), &words, 3).1, Stop::Read);
     }
 
     #[test]
@@ -378,7 +418,7 @@ mod tests {
                 asked += 1;
                 places.get((address / 0x100) as usize).copied().unwrap_or(Place::NotCode)
             };
-            let stack = Stack { start: SP, bytes: &bytes };
+            let stack = Stack::new(SP, &bytes);
             let stop = walk(&registers(0x110, SP + fp * 8), stack, &mut code, most, &mut frames);
             proptest::prop_assert!(frames.len() <= most && asked <= frames.len() + 1);
             proptest::prop_assert!(stop != Stop::Truncated || frames.len() == most);

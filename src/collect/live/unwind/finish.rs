@@ -10,10 +10,10 @@ use super::worker::{PATIENCE, Worker};
 use super::{News, Walked};
 use crate::collect::mappings::read_at;
 use crate::collect::taken::{Tag, Where, Word};
-use crate::collect::unwind::{FileKey, Frame, Place, Registers, Rule, Stack, Stop, walk};
+use crate::collect::unwind::{FileKey, Frame, Part, Place, Registers, Rule, Stack, Stop, walk};
 use crate::tick::{FoundBy, ProcessKey};
 
-/// Bytes of stack behind each `struct unwind_snapshot`, as in `src/bpf/sberf.h`.
+/// Bytes of stack behind each `struct unwind_snapshot`, as in `src/bpf/sberf.h`, and once more if it is wide.
 const STACK_BYTES: usize = 64 << 10;
 /// `enum snapshot_taken` there.
 const BLOCKS: u32 = 1;
@@ -28,7 +28,10 @@ const THUNK: [u8; 5] = [0x48, 0x83, 0xc4, 0x08, 0xc3];
 /// A stack as it was, with the registers of its thread.
 pub struct Snapshot {
     head: unwind_snapshot,
+    /// From SP on.
     stack: Vec<u8>,
+    /// Up to where the stack ends; empty if that is above, or could not be had.
+    outer: Vec<u8>,
 }
 
 /// Takes the records of a ring apart.
@@ -36,9 +39,11 @@ pub fn snapshots(mut bytes: &[u8]) -> Vec<Snapshot> {
     let one = || {
         let head = wire::take::<unwind_snapshot>(&mut bytes)?;
         let (stack, rest) = bytes.split_at_checked(if head.taken == ASLEEP { 0 } else { STACK_BYTES })?;
+        let (outer, rest) = rest.split_at_checked(if head.wide == 0 { 0 } else { STACK_BYTES })?;
         bytes = rest;
         let stack = stack.get(..head.bytes as usize).unwrap_or(stack).to_vec();
-        Some(Snapshot { head, stack })
+        let outer = outer.len().checked_sub(head.outer_bytes as usize).and_then(|from| outer.get(from..));
+        Some(Snapshot { head, stack, outer: outer.unwrap_or_default().to_vec() })
     };
     std::iter::from_fn(one).collect()
 }
@@ -94,7 +99,9 @@ impl Worker {
 
     fn walk(&mut self, space: &Space, snapshot: &Snapshot, bytes: &[u8]) -> (Vec<Frame>, Stop) {
         let registers = snapshot.registers();
-        let stack = Stack { start: registers.general[SP], bytes };
+        let outer =
+            Part { start: snapshot.head.outer_end.wrapping_sub(snapshot.outer.len() as u64), bytes: &snapshot.outer };
+        let stack = Stack { inner: Part { start: registers.general[SP], bytes }, outer };
         let mut frames = Vec::new();
         let stop = walk(&registers, stack, &mut |address| self.place(space, address), MAX_FRAMES, &mut frames);
         (frames, stop)

@@ -35,7 +35,7 @@ use crate::tick::ProcessKey;
 pub const MAX_ROW_BYTES: u64 = 64 << 20;
 /// Files that are kept open to make more of their tables, at most.
 const MAX_OPEN: usize = 128;
-/// Stacks that may wait to be walked, 64 KiB each; older ones stay as they are.
+/// Stacks that may wait to be walked, 128 KiB each at most; older ones stay as they are.
 const MAX_UNFINISHED: usize = 64;
 /// Threads that were asleep before us whose stacks may wait, 350 bytes each; the others' user parts stay unread.
 const MAX_ASLEEP: usize = 8192;
