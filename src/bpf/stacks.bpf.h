@@ -8,7 +8,7 @@
 #ifndef SBERF_STACKS_BPF_H
 #define SBERF_STACKS_BPF_H
 
-#include "unwind.bpf.h"
+#include "snapshot.bpf.h"
 
 struct stack_gen {
 	__uint(type, BPF_MAP_TYPE_HASH);
