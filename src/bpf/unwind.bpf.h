@@ -539,6 +539,9 @@ static long step(__u32 nth, struct walking *walking)
 		w->need.offset = at + memo->bias;
 		return stop(w, UNWIND_STOP_NO_TABLE);
 	}
+	/* The kernel has put there what a signal's handler returns to: nobody called it. */
+	if (memo->covered == COVERED && w->rule.cfa == UNWIND_CFA_SIGNAL)
+		rec->ips[slot] = frame_word(w, w->pc, memo);
 	if (memo->covered != COVERED || w->rule.cfa == UNWIND_CFA_NONE)
 		over = step_by_fp(w, memo->covered == COVERED_ANONYMOUS);
 	else

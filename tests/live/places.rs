@@ -1,10 +1,12 @@
 //! Code where unwinding is hard: each place must be in the stacks, and every stack must be whole.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use sberf::tick::{Lens, StackEnd, StackWeight};
+use sberf::tick::{FoundBy, Lens, StackEnd, StackWeight};
 
 use crate::compile::compile;
 use crate::machine::{machine, scratch, skipped, sleep_ms};
@@ -81,6 +83,27 @@ fn within(seen: &Recorded, tgid: u32, functions: &[&str]) -> (u64, u64, Vec<Stri
     (there, all, others.into_iter().take(6).map(|(stack, weight)| format!("{weight} × {stack}")).collect())
 }
 
+/// What a signal's handler returns to on x86-64: `mov $SYS_rt_sigreturn,%rax; syscall`.
+const RESTORE: [u8; 9] = [0x48, 0xc7, 0xc0, 15, 0, 0, 0, 0x0f, 0x05];
+
+/// Frames that a signal's handler returns to, each as the code that is there, which begins with the first instruction: nobody has
+/// called it.
+fn returned_to(seen: &Recorded, tgid: u32) -> BTreeMap<[u8; 9], u64> {
+    let mut found = BTreeMap::new();
+    for weight in seen.ticks().flat_map(|tick| &tick.stacks).filter(|weight| weight.process.tgid == tgid) {
+        let stack = seen.stack(weight.stack).expect("every stack is named");
+        let by_signal = (0..stack.frames.len()).filter(|at| stack.walk.found(*at) == FoundBy::Signal);
+        for id in by_signal.filter_map(|at| stack.frames.get(at + 1)) {
+            let (frame, module) = seen.place(*id).expect("every frame is named");
+            let mut code = [0; RESTORE.len()];
+            let file = File::open(&module.path).expect("the C library");
+            file.read_exact_at(&mut code, frame.offset).expect("its code");
+            *found.entry(code).or_default() += weight.weight;
+        }
+    }
+    found
+}
+
 /// At least 98 % of the samples are in these functions: what is not is the start and end of the program. Whatever is missed, no
 /// walk goes astray, but for one or two while the loader maps what the next frame is in.
 fn mostly(kind: &str, flags: &[&str], functions: &[&str]) {
@@ -112,6 +135,18 @@ fn a_signal_handler() {
 #[test]
 fn a_signal_handler_on_its_own_stack() {
     mostly("altstack", &[], &["main", "interrupted", "handler"]);
+}
+
+#[test]
+fn what_a_signal_handler_returns_to_was_not_called() {
+    if cfg!(not(target_arch = "x86_64")) {
+        return skipped("knows the code of x86-64");
+    }
+    let Some(_machine) = machine() else { return };
+    let (seen, tgid) = at("signal", &[]);
+    let found = returned_to(&seen, tgid);
+    assert!(found.get(&RESTORE).is_some_and(|weight| *weight > 700), "{found:x?}");
+    assert_eq!(found.len(), 1, "{found:x?}");
 }
 
 #[test]

@@ -92,8 +92,11 @@ impl<F: FnMut(u64) -> Place> Code for F {
 /// One frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// Return address; of the innermost frame and of what a signal interrupted, the instruction itself.
+    /// Return address, or the instruction itself.
     pub pc: u64,
+    /// `pc` is the instruction itself: of the innermost frame, of what a signal interrupted, and of what its handler returns to,
+    /// for nobody called that.
+    pub is_exact: bool,
     /// How it was found.
     pub found_by: FoundBy,
 }
@@ -109,12 +112,13 @@ struct Cursor {
 }
 
 impl Cursor {
+    fn is_exact(&self) -> bool {
+        matches!(self.found_by, FoundBy::Regs | FoundBy::Signal)
+    }
+
     /// An address inside the instruction that this frame executes.
     fn inside(&self) -> u64 {
-        match self.found_by {
-            FoundBy::Regs | FoundBy::Signal => self.pc,
-            _ => self.pc.wrapping_sub(1),
-        }
+        if self.is_exact() { self.pc } else { self.pc.wrapping_sub(1) }
     }
 }
 
@@ -132,7 +136,8 @@ pub fn walk(
         if place == Place::NotCode && at.found_by != FoundBy::Regs {
             return Stop::NotCode;
         }
-        frames.push(Frame { pc: at.pc, found_by: at.found_by });
+        let is_exact = at.is_exact() || matches!(place, Place::File(Rule { cfa: Cfa::Signal(_), .. }));
+        frames.push(Frame { pc: at.pc, is_exact, found_by: at.found_by });
         let caller = match place {
             Place::NotCode => Err(Stop::NotCode),
             Place::NotLoaded => Err(Stop::NoTable),

@@ -159,8 +159,7 @@ impl Worker {
 
     fn word(&mut self, space: &Space, frame: &Frame) -> Word {
         let found = found_by(frame);
-        let exact = matches!(found, FoundBy::Registers | FoundBy::Signal);
-        let address = if exact { frame.pc } else { frame.pc.wrapping_sub(1) };
+        let address = if frame.is_exact { frame.pc } else { frame.pc.wrapping_sub(1) };
         let file = space.at(address).and_then(|at| {
             let key = match at.kind {
                 Kind::Anonymous => return None,
