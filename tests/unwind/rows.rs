@@ -112,13 +112,15 @@ impl Both<'_> {
 
     /// What holds in `.plt` as LLVM's linker writes it, which is x86-64's ABI: the first 16 bytes are reached with two words on
     /// the stack and push a third one, each further 16 bytes push one as their second instruction of three. `.iplt` has no
-    /// such first ones.
+    /// such first ones. In a static program GNU's linker writes one of 8-byte stubs, each a jump and its padding.
     fn linkage(&self, address: u64) -> Option<Step> {
         let into = |table: Option<(&[u8], u64)>| {
             let (bytes, start) = table?;
             address.checked_sub(start).filter(|&into| into < bytes.len() as u64)
         };
+        let only_jumps = |code: &[u8]| matches!(code, [0xff, 0x25, _, _, _, _, 0x66, 0x90, ..]);
         let words = match (into(self.elf.plt), into(self.elf.iplt)) {
+            (Some(_), _) if self.elf.plt.is_some_and(|(code, _)| only_jumps(code)) => 1,
             (Some(0..6), _) => 2,
             (Some(6..16), _) => 3,
             (Some(into), _) | (None, Some(into)) if into % 16 < 11 => 1,
@@ -315,6 +317,21 @@ fn well_formed(path: &Path, window: &Window, pages: u32, rules: &Rules) {
 fn cpu() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+#[test]
+fn the_linkage_table_of_a_static_program() {
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("static");
+    let source = program.with_extension("c");
+    fs::write(&source, "int main(void) { return 0; }").expect("room");
+    let made = std::process::Command::new("cc").arg("-static").arg("-o").args([&program, &source]).status();
+    if !made.is_ok_and(|status| status.success()) {
+        return eprintln!("skipped: no C compiler that links static programs");
+    }
+    let (mut counts, mut rules) = (Counts::default(), Rules::default());
+    compare(&program, u32::MAX, 1_000_000, &mut Random(1), &mut rules, &mut counts);
+    assert!(counts.mismatches.is_empty(), "{:#?}", counts.mismatches);
+    println!("{} in a linkage table", counts.in_plt);
 }
 
 #[test]

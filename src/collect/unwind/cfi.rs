@@ -252,15 +252,26 @@ impl Part<'_> {
         let wanted = self.wanted();
         let first = table.start.max(wanted.start / STUB_BYTES * STUB_BYTES).checked_next_multiple_of(STUB_BYTES);
         let first = first.unwrap_or(u64::MAX);
+        // GNU's linker gives a static program a table of 8-byte stubs, which may begin, and end, half way.
+        let odd =
+            Some(table.start).filter(|start| *start < first && first - start < STUB_BYTES && *start >= wanted.start);
+        if odd.is_some_and(|start| self.code(start).is_some_and(|code| plt::only_jumps(&code))) {
+            self.put(table.start, end, plt::JUMPS);
+            self.put(first, end, Rule::NONE);
+        }
         for address in (first..table.end.min(wanted.end)).step_by(STUB_BYTES as usize) {
-            let mut code = [0; STUB_BYTES as usize];
-            if !self.pager.read(self.segment.offset + (address - self.segment.address), &mut code) {
-                return;
-            }
+            let Some(code) = self.code(address) else { return };
             for (into, rule) in plt::stub(&code).into_iter().flatten() {
                 self.put(address.saturating_add(into), end, rule);
             }
-            self.put(address.saturating_add(STUB_BYTES), end, Rule::NONE);
+            self.put(address.saturating_add(STUB_BYTES).min(table.end), end, Rule::NONE);
         }
+    }
+
+    /// As much code as a stub of a linkage table has.
+    fn code(&mut self, address: u64) -> Option<[u8; STUB_BYTES as usize]> {
+        let mut code = [0; STUB_BYTES as usize];
+        let at = self.segment.offset.checked_add(address.checked_sub(self.segment.address)?)?;
+        self.pager.read(at, &mut code).then_some(code)
     }
 }

@@ -8,7 +8,10 @@ pub const STUB_BYTES: u64 = 16;
 
 const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
 
-fn sp(offset: i32) -> Rule {
+/// Of a stub that only jumps.
+pub const JUMPS: Rule = sp(8);
+
+const fn sp(offset: i32) -> Rule {
     Rule { cfa: Cfa::Sp(offset), fp: Fp::Same }
 }
 
@@ -27,12 +30,12 @@ pub fn stub(code: &[u8; STUB_BYTES as usize]) -> Option<[(u64, Rule); 2]> {
         // endbr64; push $number; (bnd) jmp to the first.
         [0xf3, 0x0f, 0x1e, 0xfa, 0x68, _, _, _, _, 0xe9, ..]
         | [0xf3, 0x0f, 0x1e, 0xfa, 0x68, _, _, _, _, 0xf2, 0xe9, ..] => Some([(0, plt(9)); 2]),
-        _ => only_jumps(code).then_some([(0, sp(8)); 2]),
+        _ => only_jumps(code).then_some([(0, JUMPS); 2]),
     }
 }
 
 /// `jmp *(%rip)` and padding, with or without marks of protection against jumps to elsewhere.
-fn only_jumps(code: &[u8]) -> bool {
+pub fn only_jumps(code: &[u8]) -> bool {
     let code = code.strip_prefix(&ENDBR64).unwrap_or(code);
     let code = code.strip_prefix(&[0xf2]).unwrap_or(code);
     let Some([_, _, _, _, padding @ ..]) = code.strip_prefix(&[0xff, 0x25]) else { return false };
