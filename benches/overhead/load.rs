@@ -21,8 +21,10 @@ pub const CHILD: &str = "--as-load";
 pub fn child(args: &[String]) -> ExitCode {
     let number = |at: usize| args.get(at).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
     let done = match args.first().map(String::as_str) {
-        Some("ping-pong") => ping_pong(number(1), number(2) as usize).map(|took| println!("{}", took.as_nanos())),
-        Some("echo") => echo(),
+        Some("ping-pong") => {
+            ping_pong(number(1), number(2) as usize, number(3)).map(|took| println!("{}", took.as_nanos()))
+        }
+        Some("echo") => echo(number(1)),
         Some("sleepers") => sleepers(number(1)),
         Some("reads") => {
             reads(Path::new(args.get(1).map_or("", String::as_str)), number(2)).map(|count| println!("{count}"))
@@ -82,19 +84,36 @@ impl Drop for Load {
     }
 }
 
-/// Seconds that `trips` round trips take, both ends on the last CPU.
-pub fn ping_pong_seconds(trips: u64) -> Result<f64> {
+/// Seconds that `trips` round trips take, both ends on the last CPU; each end computes `steps` in between.
+pub fn ping_pong_seconds(trips: u64, steps: u64) -> Result<f64> {
     let cpu = std::thread::available_parallelism()?.get() - 1;
-    let ns = Load::start(&["ping-pong", &trips.to_string(), &cpu.to_string()])?.line()?;
+    let ns = Load::start(&["ping-pong", &trips.to_string(), &cpu.to_string(), &steps.to_string()])?.line()?;
     Ok(ns.parse::<f64>()? / 1e9)
 }
 
-fn ping_pong(trips: u64, cpu: usize) -> Result<Duration> {
+/// How many steps to compute at each end, so that a round trip takes so long while nobody watches.
+pub fn steps_for(trip: Duration) -> Result<u64> {
+    const TRIPS: u64 = 20_000;
+    const STEPS: u64 = 10_000;
+    let ns = |steps| ping_pong_seconds(TRIPS, steps).map(|seconds| seconds * 1e9 / TRIPS as f64);
+    let (bare, with) = (ns(0)?, ns(STEPS)?);
+    let wanted = (trip.as_nanos() as f64 - bare) / ((with - bare) / STEPS as f64);
+    Ok(wanted.max(0.0) as u64)
+}
+
+fn compute(steps: u64) {
+    let mut sum = 1u64;
+    for step in 0..steps {
+        sum = std::hint::black_box(sum.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ step);
+    }
+}
+
+fn ping_pong(trips: u64, cpu: usize, steps: u64) -> Result<Duration> {
     let mut cpus = CpuSet::new();
     cpus.set(cpu);
     sched_setaffinity(None, &cpus).with_context(|| format!("pinning to CPU {cpu}"))?;
     let mut other = Command::new(std::env::current_exe()?)
-        .args([CHILD, "echo"])
+        .args([CHILD, "echo", &steps.to_string()])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;
@@ -102,6 +121,7 @@ fn ping_pong(trips: u64, cpu: usize) -> Result<Duration> {
     let mut from: File = OwnedFd::from(other.stdout.take().context("no pipe")?).into();
     let mut byte = [0];
     let mut trip = || -> Result<()> {
+        compute(steps);
         to.write_all(&[1])?;
         from.read_exact(&mut byte)?;
         Ok(())
@@ -115,12 +135,13 @@ fn ping_pong(trips: u64, cpu: usize) -> Result<Duration> {
     Ok(took)
 }
 
-fn echo() -> Result<()> {
+fn echo(steps: u64) -> Result<()> {
     // Unbuffered on purpose: a byte in, a byte out.
     let input = File::from(rustix::io::dup(rustix::stdio::stdin())?);
     let output = File::from(rustix::io::dup(rustix::stdio::stdout())?);
     let mut byte = [0];
     while (&input).read(&mut byte)? == 1 {
+        compute(steps);
         (&output).write_all(&byte)?;
     }
     Ok(())

@@ -67,7 +67,7 @@ pub fn programs(rounds: usize, scratch: &Path) -> Result<()> {
     let file = load::make_file(scratch)?;
     let file = file.to_string_lossy();
     let works: [Work; 2] = [
-        ("pipe ping-pong", Box::new(|| load::ping_pong_seconds(TRIPS).map(|_| ()))),
+        ("pipe ping-pong", Box::new(|| load::ping_pong_seconds(TRIPS, 0).map(|_| ()))),
         ("4 KiB direct reads", Box::new(|| Load::start(&["reads", &file, "1500"])?.line().map(|_| ()))),
     ];
     for (name, work) in &works {
@@ -151,8 +151,11 @@ pub fn work(rounds: usize, scratch: &Path) -> Result<()> {
     );
     let source = load::make_c(scratch)?;
     type Timed<'a> = (&'static str, Box<dyn Fn() -> Result<f64> + 'a>);
-    let works: [Timed; 2] = [
-        ("200 000 pipe round trips on one CPU", Box::new(|| load::ping_pong_seconds(TRIPS))),
+    // Two switches each.
+    let steps = load::steps_for(Duration::from_micros(20))?;
+    let works: [Timed; 3] = [
+        ("200 000 pipe round trips on one CPU", Box::new(|| load::ping_pong_seconds(TRIPS, 0))),
+        ("the same with work in between, 100 000 switches/s", Box::new(|| load::ping_pong_seconds(TRIPS, steps))),
         ("2 × clang -O2", Box::new(|| load::build_seconds(&source))),
     ];
     for (name, work) in &works {
