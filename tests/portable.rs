@@ -1,8 +1,12 @@
-//! The kernel side compiles for the other processor, too. Needs nothing but clang; that the rest does, `make cross` checks.
+//! The kernel side compiles for the other processor, too, and what both sides compute is the same. Needs nothing but clang; that the
+//! rest compiles, `make cross` checks.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+
+use sberf::tick::bucket_of;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -70,4 +74,50 @@ fn registers_of_the_other_processor_are_refused() {
     let object = dir.path().join("object.o");
     assert_eq!(compile(&source, "x86", dir.path(), &object), Ok(()));
     assert!(compile(&source, "arm64", dir.path(), &object).is_err_and(|why| why.contains("orig_ax")));
+}
+
+/// Reads values, says the bucket of each.
+const BUCKETS: &str = r#"
+#include <stdio.h>
+#undef __always_inline
+#define __always_inline inline __attribute__((always_inline))
+typedef unsigned int __u32;
+typedef unsigned long long __u64;
+#define WINDOW_FIRST 0
+#define WINDOW_CELLS 1
+#include "hist.bpf.h"
+int main(void)
+{
+	unsigned long long value;
+	while (scanf("%llu", &value) == 1)
+		printf("%u\n", bucket_of(value));
+	return 0;
+}
+"#;
+
+#[test]
+fn both_sides_have_the_same_buckets() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, program) = (dir.path().join("buckets.c"), dir.path().join("buckets"));
+    fs::write(&source, BUCKETS).unwrap();
+    let include = format!("-I{}", root().join("src/bpf").display());
+    let compiled = Command::new(clang())
+        .args(["-O2", "-Wall", "-Werror", "-Wno-unused-function"])
+        .args([&include, "-o"])
+        .arg(&program)
+        .arg(&source)
+        .status();
+    assert!(compiled.unwrap().success());
+    let around = (3..63).flat_map(|power| (0..16u64).map(move |step| (1u64 << power) + (step << power >> 4)));
+    let edges = around.flat_map(|value| [value - 1, value, value + 1]);
+    let values: Vec<u64> = (0..5000).chain(edges).chain([(1 << 63) - 1]).collect();
+    let mut run = Command::new(program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let text: String = values.iter().map(|value| format!("{value}\n")).collect();
+    let mut input = run.stdin.take().unwrap();
+    let writer = std::thread::spawn(move || input.write_all(text.as_bytes()));
+    let told = String::from_utf8(run.wait_with_output().unwrap().stdout).unwrap();
+    writer.join().unwrap().unwrap();
+    let told: Vec<u16> = told.lines().map(|line| line.parse().unwrap()).collect();
+    let wrong = values.iter().zip(&told).find(|&(&value, &bucket)| bucket_of(value) != bucket);
+    assert_eq!((told.len(), wrong), (values.len(), None));
 }

@@ -182,9 +182,9 @@ static __always_inline void count_disk(struct inflight *r, __u64 gen, __u64 queu
 		val->device_max = device;
 	if (bytes > val->size_max)
 		val->size_max = bytes;
-	__sync_fetch_and_add(&val->queued[window_cell(bucket_by_call(queued))], 1);
-	__sync_fetch_and_add(&val->device[window_cell(bucket_by_call(device))], 1);
-	__sync_fetch_and_add(&val->size[window_cell(bucket_by_call(bytes))], 1);
+	__sync_fetch_and_add(&val->queued[window_cell(bucket_of(queued))], 1);
+	__sync_fetch_and_add(&val->device[window_cell(bucket_of(device))], 1);
+	__sync_fetch_and_add(&val->size[window_cell(bucket_of(bytes))], 1);
 }
 
 static __always_inline void count_io(struct inflight *r, __u64 gen, __u64 whole, __u64 bytes)
@@ -209,7 +209,7 @@ static __always_inline void count_io(struct inflight *r, __u64 gen, __u64 whole,
 	__sync_fetch_and_add(&val->sum, whole);
 	if (whole > val->max)
 		val->max = whole;
-	__sync_fetch_and_add(&val->latency[window_cell(bucket_by_call(whole))], 1);
+	__sync_fetch_and_add(&val->latency[window_cell(bucket_of(whole))], 1);
 }
 
 static __always_inline void tell_slow(struct inflight *r, __u64 now, __u64 queued, __u64 device, __u64 bytes)

@@ -3,44 +3,39 @@
 #ifndef SBERF_HIST_BPF_H
 #define SBERF_HIST_BPF_H
 
-static __always_inline __u32 log2_u64(__u64 v)
-{
-	__u32 r, shift;
+/*
+ * In arithmetic, not by comparing: that is a branch to BPF, which a CPU guesses wrong as often as not, and which doubles what
+ * the verifier has to look at behind it. Values are below 2^63.
+ */
+#define GREATER(v, than) (((than) - (v)) >> 63)
 
-	r = (v > 0xFFFFFFFFull) << 5;
+static __always_inline __u64 log2_u64(__u64 v)
+{
+	__u64 r, shift;
+
+	r = GREATER(v, 0xFFFFFFFFull) << 5;
 	v >>= r;
-	shift = (v > 0xFFFF) << 4;
+	shift = GREATER(v, 0xFFFFull) << 4;
 	v >>= shift;
 	r |= shift;
-	shift = (v > 0xFF) << 3;
+	shift = GREATER(v, 0xFFull) << 3;
 	v >>= shift;
 	r |= shift;
-	shift = (v > 0xF) << 2;
+	shift = GREATER(v, 0xFull) << 2;
 	v >>= shift;
 	r |= shift;
-	shift = (v > 0x3) << 1;
+	shift = GREATER(v, 3ull) << 1;
 	v >>= shift;
 	r |= shift;
-	return r | (v >> 1);
+	return r | v >> 1;
 }
 
+/* Below 8 each value has its own. */
 static __always_inline __u32 bucket_of(__u64 value)
 {
-	__u32 log2;
+	__u64 shift = log2_u64(value | 8) - 3;
 
-	if (value < 8)
-		return value;
-	log2 = log2_u64(value);
-	return (log2 - 2) * 8 + ((value >> (log2 - 3)) & 7);
-}
-
-/*
- * The same, for programs that can afford a call. Neither static nor inlined: then the verifier looks at it once, for any value.
- * Inlined, each comparison in it doubles what is to be looked at behind it, which is most of the time that loading takes.
- */
-__noinline __u32 bucket_by_call(__u64 value)
-{
-	return bucket_of(value);
+	return (shift << 3) + (value >> shift);
 }
 
 /* Index of a bucket in an array of WINDOW_CELLS; what lies outside goes to the first or the last cell. */

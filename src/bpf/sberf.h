@@ -124,8 +124,6 @@ struct acc {
 	__u32 involuntary;
 	__u32 wakeups;
 	__u32 migrations;
-	__u32 bucket; /* of the value that was counted last */
-	__u32 pad;
 };
 
 struct place_key {

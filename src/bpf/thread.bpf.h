@@ -200,15 +200,10 @@ static __always_inline __u64 elapsed(__u64 then, __u64 now)
 /* Counts a value and yields its bucket. */
 static __always_inline __u32 hist_add(struct acc *acc, struct task_struct *task, __u64 gen, __u32 kind, __u64 value)
 {
-	volatile __u32 *told = &acc->bucket;
+	__u32 bucket = bucket_of(value);
 	struct cell *cell;
-	__u32 bucket;
-	__u64 at;
+	__u64 at = bucket;
 
-	/* Through memory: so the verifier forgets which of 32 ways led to this number, and need not follow each of them from here on. */
-	*told = bucket_of(value);
-	bucket = *told;
-	at = bucket;
 	BOUND(at, HIST_CELLS - 1);
 	cell = &acc->hist[kind][at];
 	if (value > acc->max_ns[kind])
