@@ -19,7 +19,7 @@ for d in dev proc sys; do $b mount --move /$d /new/$d; done
 cd /new
 $b mkdir -p dev/pts dev/shm run tmp .share
 $b mount -t devpts devpts dev/pts; $b mount -t tmpfs shm dev/shm; $b mount -t tmpfs run run
-$b mount -t tracefs tracefs sys/kernel/tracing; $b mount -t bpf bpf sys/fs/bpf; $b mount -t cgroup2 cgroup2 sys/fs/cgroup
+$b mount -t securityfs securityfs sys/kernel/security; $b mount -t tracefs tracefs sys/kernel/tracing; $b mount -t bpf bpf sys/fs/bpf; $b mount -t cgroup2 cgroup2 sys/fs/cgroup
 $b mount --move /share .share
 $b ln -sfn /proc/self/fd dev/fd
 $b ip link set lo up 2>/dev/null || $b ifconfig lo 127.0.0.1 up

@@ -1,8 +1,8 @@
 //! sberf on other kernels: Debian's, booted in QEMU one after the other. This program is both sides: on the host it fetches,
 //! boots and reports; in the guest it runs a list of checks in one boot (`guest`).
 //!
-//! `cargo test --test kernels` takes Linux 6.1 and the newest that Debian has, `SBERF_KERNELS=all` all of them and a machine of 64
-//! CPUs with holes, `cargo test --test kernels -- 6.12` one. `SBERF_WRITE_README=1` writes the table of README.md.
+//! `cargo test --test kernels` takes Linux 6.1 and the newest that Debian has, `SBERF_KERNELS=all` all of them, one machine of 64
+//! CPUs with holes and a kernel that is locked down, `cargo test --test kernels -- 6.12` one. `SBERF_WRITE_README=1` writes the table of README.md.
 //!
 //! A machine that cannot be had (no QEMU, no mirror, too slow) or does not boot is skipped, with the reason. What fails inside fails.
 //! Time there is the guest's own: checks are by counts and ratios, never by the host's clock.
@@ -114,9 +114,11 @@ fn run(series: Vec<&'static Series>, whole: bool) -> Vec<Row> {
         row.print();
         rows.push(row);
         if let (true, WIDE, Ok(kernel)) = (whole, series.name, &kernel) {
-            let row = try_machine("64 CPUs", &wide(kernel), || false);
-            row.print();
-            rows.push(row);
+            for (name, machine) in [("64 CPUs", wide(kernel)), ("locked down", locked(kernel))] {
+                let row = try_machine(name, &machine, || false);
+                row.print();
+                rows.push(row);
+            }
         }
     }
     rows
@@ -130,11 +132,17 @@ fn receive(fetched: &mpsc::Receiver<Result<Kernel, String>>) -> Result<Kernel, S
 
 fn ordinary<'a>(kernel: &'a Kernel, series: &Series) -> Machine<'a> {
     let role = if series.runs { "runs" } else { "refuses" };
-    Machine { kernel, cpus: 4, nodes: 2, memory_mib: 1536, limit: LIMIT, role }
+    Machine { kernel, cpus: 4, nodes: 2, memory_mib: 1536, limit: LIMIT, parameters: "", role }
+}
+
+/// As with Secure Boot, where a distribution wants it so.
+fn locked(kernel: &Kernel) -> Machine<'_> {
+    let parameters = "lockdown=confidentiality";
+    Machine { kernel, cpus: 4, nodes: 2, memory_mib: 1536, limit: LIMIT, parameters, role: "locked" }
 }
 
 fn wide(kernel: &Kernel) -> Machine<'_> {
-    Machine { kernel, cpus: 64, nodes: 4, memory_mib: 4096, limit: LIMIT_WIDE, role: "wide" }
+    Machine { kernel, cpus: 64, nodes: 4, memory_mib: 4096, limit: LIMIT_WIDE, parameters: "", role: "wide" }
 }
 
 /// Boots it, once more if it did not come up or its end was not reached in time and it is not `late`.

@@ -23,6 +23,8 @@ pub struct Machine<'a> {
     pub nodes: u32,
     pub memory_mib: u32,
     pub limit: Duration,
+    /// What the kernel is told beside what all are.
+    pub parameters: &'a str,
     /// What this test program is told to do inside.
     pub role: &'a str,
 }
@@ -149,7 +151,7 @@ impl Machine<'_> {
         add("-kernel", self.kernel.dir.join("vmlinux").display().to_string());
         add("-initrd", initrd.display().to_string());
         add("-serial", format!("file:{}", log.display()));
-        add("-append", COMMAND_LINE.to_owned());
+        add("-append", format!("{COMMAND_LINE} {}", self.parameters));
         for node in 0..if self.nodes > 1 { self.nodes } else { 0 } {
             let per_node = self.cpus / self.nodes;
             let (first, last) = (node * per_node, (node + 1) * per_node - 1);

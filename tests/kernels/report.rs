@@ -162,7 +162,7 @@ impl Row {
         let missing = if off.is_empty() { "–".to_owned() } else { off.join(", ") };
         let most = self.insns.iter().max_by_key(|(_, count)| *count);
         let kernel = if self.release.is_empty() { self.name.clone() } else { self.release.clone() };
-        let kernel = if self.name.contains("CPUs") { format!("{kernel}, {}", self.name) } else { kernel };
+        let kernel = if self.name.contains(' ') { format!("{kernel}, {}", self.name) } else { kernel };
         [
             kernel,
             verdict,

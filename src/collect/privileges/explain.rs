@@ -41,7 +41,8 @@ impl Privileges {
             let why = "this is a user namespace, whose capabilities do not count for BPF";
             return (why.into(), "run it outside of the container, or in a privileged one".into());
         }
-        if errno == Some(libc::EPERM) && self.lockdown == Lockdown::Confidentiality {
+        // EINVAL: the verifier then does not know the helpers that read memory.
+        if matches!(errno, Some(libc::EPERM | libc::EINVAL)) && self.lockdown == Lockdown::Confidentiality {
             let why = "the kernel is locked down (confidentiality): BPF may not read its memory";
             return (why.into(), "boot with lockdown=integrity or without Secure Boot".into());
         }
@@ -288,6 +289,7 @@ mod tests {
         assert!(bpf(&Privileges { user_namespace: true, ..all() }, libc::EPERM).contains("user namespace"));
         let locked = Privileges { lockdown: Lockdown::Confidentiality, ..all() };
         assert!(bpf(&locked, libc::EPERM).contains("locked down"));
+        assert!(bpf(&locked, libc::EINVAL).contains("locked down"));
         let old = Privileges { kernel: (5, 10), memlock_bytes: Some(65536), ..all() };
         assert!(bpf(&old, libc::EPERM).contains("RLIMIT_MEMLOCK is 64 KiB"));
         assert!(bpf(&all(), libc::EACCES).contains("verifier"), "not a capability");

@@ -47,6 +47,11 @@ pub fn main(role: &str) -> ExitCode {
             check("says why nothing loads here", refusal::says_why);
             check("procfs alone", refusal::procfs_alone);
         }
+        "locked" => {
+            check("says that it is locked down", refusal::says_locked_down);
+            check("doctor says the same", refusal::doctor_says_so);
+            check("procfs alone", refusal::procfs_alone);
+        }
         "wide" => {
             cpus::wide();
             program::json();
