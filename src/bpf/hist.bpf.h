@@ -4,7 +4,7 @@
 #define SBERF_HIST_BPF_H
 
 /*
- * In arithmetic, not by comparing: that is a branch to BPF, which a CPU guesses wrong as often as not, and which doubles what
+ * In arithmetic, not by comparing: that is a branch to BPF, which a CPU may guess wrong, and which doubles what
  * the verifier has to look at behind it. Values are below 2^63.
  */
 #define GREATER(v, than) (((than) - (v)) >> 63)

@@ -32,8 +32,6 @@ const FLIP_WORDS: usize = 9;
 const FLIP_SETTINGS: [usize; 3] = [6, 7, 8];
 /// 32-bit words of it: how many ids are in the list of an even interval, and of an odd one.
 const FLIP_LISTED: [usize; 2] = [16, 17];
-/// Room in each of these lists.
-const LIST: u32 = 1 << 12;
 
 /// What programs are told while they run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,12 +69,13 @@ impl FlipPage {
     pub fn list(&self, list: &impl MapCore, generation: u64, tids: &[u32]) -> libbpf_rs::Result<bool> {
         let half = (generation & 1) as usize;
         let Some(count) = self.0.word(FLIP_LISTED[half]) else { return Ok(false) };
+        let room = list.max_entries() / 2;
         let listed = count.load(Ordering::Acquire);
         let sum = u64::from(listed) + tids.len() as u64;
-        if sum > u64::from(LIST) {
+        if sum > u64::from(room) {
             return Ok(false);
         }
-        for (at, tid) in (LIST * half as u32 + listed..).zip(tids) {
+        for (at, tid) in (room * half as u32 + listed..).zip(tids) {
             list.update(&at.to_ne_bytes(), &tid.to_ne_bytes(), MapFlags::ANY)?;
         }
         count.store(sum as u32, Ordering::Release);

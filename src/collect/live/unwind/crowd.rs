@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 /// So many times as long as it ran, or four times waited if that is less, it rests where it has to wait: a fiftieth of a CPU where others
 /// take all. What a stack misses is made at once, by another thread, and until then the stack is kept as it was; with a quarter of a CPU no
-/// more stacks of a rustc that takes all CPUs are whole (100 and 99.9 % of 1 500), and two compilers are done 26 % later instead of 5 %.
+/// more stacks of a rustc that takes all CPUs are whole (100 and 99.9 % of 1 500), and two compilers are done 26 % later instead of 14 %.
 const RESTS: u32 = 49;
 /// It had to wait if that took more than this share of the time for which it ran.
 const WAITED: u64 = 16;
