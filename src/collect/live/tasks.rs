@@ -317,11 +317,8 @@ impl Tasks {
             Some(seen) if seen.task != task.task => (true, self.formerly(task.task)),
             _ => (false, known.map(|seen| (key, seen))),
         };
+        // Also of who ended and had not been asked after before: the record of the interval in which it was said to sleep on comes second.
         if !executed && known.is_some_and(|seen| seen.tick == self.tick) {
-            return;
-        }
-        // Of the interval before, in which it was said to sleep on: nobody had asked for it.
-        if task.r#gen < closed.generation && known.is_some_and(|seen| !executed && seen.tick + 1 == self.tick) {
             return;
         }
         if let Some((former, _)) = before.filter(|_| executed) {
