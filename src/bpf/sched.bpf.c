@@ -2,7 +2,7 @@
 /*
  * sched: where every thread's wall time goes.
  *
- * Hooks    tp_btf sched_switch, sched_wakeup, sched_wakeup_new; iterators, over all tasks and over those of a list, read the result.
+ * Hooks    tp_btf sched_switch, sched_wakeup, sched_wakeup_new, sched_process_exec; iterators, over all tasks and over those of a list, read the result.
  * Keeps    of each thread (thread.bpf.h): the present state and since when, and for two intervals ns by state, histograms, and time by
  *          remembered place; in maps: what overflowed, per-CPU counters, and blocked stacks that lost their place.
  * Costs    per switch: no helper is called for threads that switch often, no map updated while histograms hit their cache;
@@ -22,12 +22,8 @@
 #include "thread.bpf.h"
 #include "wait.bpf.h"
 #include "place.bpf.h"
-
-/* Last accounts of threads that ended, 1.1 kB each: room for some 7 000 of them while user space is kept from its CPU. */
-struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 8 << 20);
-} dead SEC(".maps");
+#include "unseen.bpf.h"
+#include "tell.bpf.h"
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -35,135 +31,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct cpu_acc);
 } cpus SEC(".maps");
-
-/* Where the iterator puts a record together. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct task_full_rec);
-} out SEC(".maps");
-
-static __always_inline void fill_task(struct task_rec *rec, struct task_struct *task, struct thread *t, bool brief)
-{
-	struct mm_struct *mm;
-
-	rec->task = (__u64)task;
-	rec->start_ns = task->start_boottime;
-	rec->leader_start_ns = rec->start_ns;
-	if (task->pid != task->tgid)
-		rec->leader_start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
-	rec->since_ns = t->state_since;
-	rec->utime_ns = task->utime;
-	rec->stime_ns = task->stime;
-	rec->minor_faults = task->min_flt;
-	rec->major_faults = task->maj_flt;
-	rec->rss_pages = 0;
-	rec->vm_pages = 0;
-	rec->tid = task->pid;
-	rec->tgid = task->tgid;
-	rec->ppid = 0;
-	rec->uid = 0;
-	rec->cpu = t->cpu;
-	rec->syscall = is_blocked(t->state) ? t->syscall : 0xFFFF;
-	rec->state = t->state;
-	rec->kthread = !!(task->flags & PF_KTHREAD);
-	rec->has_mm = 0;
-	rec->brief = brief;
-	__builtin_memcpy(rec->comm, task->comm, sizeof(rec->comm));
-	if (task->pid == task->tgid)
-		rec->ppid = BPF_CORE_READ(task, real_parent, tgid);
-	if (task->pid == task->tgid && !brief) {
-		rec->uid = BPF_CORE_READ(task, cred, uid.val);
-		mm = BPF_CORE_READ(task, mm);
-		if (mm) {
-			rec->has_mm = 1;
-			rec->rss_pages = resident_pages(mm);
-			rec->vm_pages = BPF_CORE_READ(mm, total_vm);
-		}
-	}
-}
-
-/* The last account of a thread that just left its CPU for good; also the one before, if nobody has told of it yet. */
-__noinline int bury(struct thread *t, struct flip *f)
-{
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct task_full_rec *rec;
-	__u64 gen;
-	int i;
-
-	if (!t || !f)
-		return 0;
-	for (i = 0; i < 2; i++) {
-		gen = f->gen - i;
-		if (i && (t->told >= gen || t->born > gen))
-			break;
-		rec = bpf_ringbuf_reserve(&dead, sizeof(*rec), 0);
-		if (!rec) {
-			lose(LOSS_DEAD_RING, 1);
-			break;
-		}
-		fill_task(&rec->task, task, t, false);
-		rec->task.gen = gen;
-		rec->task.has_acc = 1;
-		rec->task.dead = !i;
-		rec->task.lived_ns = 0;
-		rec->task.stack = HASH_NOT_TAKEN;
-		__builtin_memcpy(&rec->acc, half(t, gen), sizeof(rec->acc));
-		__builtin_memcpy(rec->place, t->place, sizeof(rec->place));
-		bpf_ringbuf_submit(rec, BPF_RB_NO_WAKEUP);
-	}
-	if (t->settled)
-		move_out(number_of(task, f));
-	return 0;
-}
-
-/*
- * Between the last event of this thread and now there was one that no hook told of: a kernel may exempt a task from tracing,
- * and then all that happens while that task is current is hidden. Time stays where it was; that a wait ended is known.
- */
-static __always_inline void unseen(struct thread *t, struct acc *acc)
-{
-	__u64 slot = t->slot;
-
-	BOUND(slot, PLACE_SLOTS - 1);
-	if (is_blocked(t->state) && t->off_since)
-		acc->place[slot].count++;
-	lose(LOSS_UNSEEN, 1);
-}
-
-/*
- * It leaves a CPU and was not seen to get it: the task that it got it from was hidden, see above. For how long it ran is known
- * all the same, from the scheduler's own clock of it; only what was charged to a closed interval meanwhile stays.
- */
-__noinline int catch_up(struct thread *t, __u64 now)
-{
-	struct task_struct *task = bpf_get_current_task_btf();
-	__u64 ran, since, state;
-	struct acc *acc;
-
-	if (!t)
-		return 0;
-	acc = half(t, t->gen);
-	state = t->state;
-	since = t->state_since;
-	ran = task->se.sum_exec_runtime - t->ran_ns;
-	if (now < since)
-		return 0;
-	if (ran > now - since)
-		ran = now - since;
-	now -= ran;
-	charge(t, acc, now);
-	unseen(t, acc);
-	if (state == ST_WOKEN || state == ST_PREEMPTED)
-		hist_add(acc, task, t->gen, HIST_RUNQ, now - since);
-	if (t->off_since && now >= t->off_since)
-		hist_add(acc, task, t->gen, HIST_OFF_CPU, now - t->off_since);
-	t->off_since = 0;
-	t->state = ST_ON_CPU;
-	t->state_since = now;
-	return 0;
-}
 
 /* True if it has yet to be looked at where it blocks. */
 static __always_inline bool leave_cpu(struct task_struct *task, struct flip *f, struct cpu_acc *cpu, __u64 now, bool preempt)
@@ -176,7 +43,7 @@ static __always_inline bool leave_cpu(struct task_struct *task, struct flip *f, 
 	if (!t)
 		return false;
 	if (t->state != ST_ON_CPU)
-		catch_up(t, now);
+		catch_up(t, f, now);
 	acc = half(t, t->gen);
 	charge_on_cpu(t, acc, now);
 	hist_add(acc, task, t->gen, HIST_SLICE, elapsed(t->state_since, now));
@@ -374,157 +241,33 @@ int BPF_PROG(sched_wakeup_new, struct task_struct *task)
 	return wakes(task, true);
 }
 
+/*
+ * A thread that executes a program goes on under the id of the first of its process. If the iterator has been there in this interval,
+ * and has not yet been at the id that it had, it finds it at neither.
+ */
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(sched_exec, struct task_struct *task, pid_t old_pid)
+{
+	__u64 now = bpf_ktime_get_ns(), told;
+	struct flip *f = current_flip();
+	struct thread *t;
+
+	if (!f || !f->gen || old_pid == task->pid)
+		return 0;
+	t = thread_of(task, f, now, ST_ON_CPU);
+	if (!t || !is_untold(t, t->gen))
+		return 0;
+	told = t->told;
+	if (__sync_val_compare_and_swap(&t->told, told, t->gen - 1) == told)
+		leave_word(task, t, t->gen - 1, false);
+	return 0;
+}
+
 /* Attached nowhere. User space has it run on each CPU after a flip: once it has, whatever ran there before is over. */
 SEC("raw_tp")
 int nothing(void *ctx)
 {
 	return 0;
-}
-
-/* What a task that is not current does now. */
-static __always_inline __u32 state_of(struct task_struct *task, __u16 *syscall)
-{
-	struct wait wait;
-	__u32 state = task->__state;
-
-	*syscall = 0xFFFF;
-	if (runs_now(task))
-		return ST_ON_CPU;
-	if (state & TASK_DEAD || task->flags & PF_EXITING)
-		return ST_DEAD;
-	if (state == TASK_RUNNING)
-		return ST_PREEMPTED;
-	wait_of(task, state, 0, &wait);
-	*syscall = wait.syscall;
-	return wait.by_fd ? by_descriptor(task, wait.fd) : wait.reason;
-}
-
-/*
- * A thread that was there before us: what it does now, since now.
- *
- * It may be switched or woken meanwhile, and its record with it, while we look and even while we are preempted. Those who
- * change its record also change `state_since`: then we look again, for what we wrote may be older than what they did.
- */
-static __always_inline void adopt(struct task_struct *task, struct thread *t, struct flip *f, __u64 now)
-{
-	__u32 state;
-	__u16 syscall;
-	int i;
-
-	t->slot = NO_PLACE;
-	t->ran_ns = task->se.sum_exec_runtime;
-	t->charged = f->ns; /* it was there when the interval began, and that was a moment ago */
-	t->gen = f->gen;
-	t->born = f->gen;
-	t->state_since = now;
-	for (i = 0; i < 4; i++) {
-		state = state_of(task, &syscall);
-		t->syscall = syscall;
-		t->state = state;
-		barrier();
-		if (*(volatile __u64 *)&t->state_since == now)
-			break;
-		now = *(volatile __u64 *)&t->state_since;
-	}
-}
-
-/*
- * What it waits for has a stack, too. It may go on meanwhile, see above: then its next wait begins without one, if it was taken
- * for this one.
- */
-static __always_inline void find_asleep(struct task_struct *task, struct thread *t)
-{
-	__u64 since = *(volatile __u64 *)&t->state_since, stack;
-	struct place_key *place = &t->place[PLACES - 1];
-
-	if (!is_blocked(t->state) || runs_now(task) || !wants_stacks(task->tgid))
-		return;
-	stack = take_asleep(task);
-	if (stack == HASH_NOT_TAKEN || *(volatile __u64 *)&t->state_since != since)
-		return;
-	place->stack = stack;
-	place->reason = t->state;
-	t->slot = PLACES - 1;
-	barrier();
-	if (*(volatile __u64 *)&t->state_since != since)
-		t->slot = NO_PLACE;
-}
-
-/*
- * The process of this thread did nothing since it was told of: it has no other thread, and this one slept. Then who it belongs to
- * is what it was, and its memory shrinks at most: both are looked at every fourth time, not of all in the same pass.
- */
-static __always_inline bool is_told(struct task_struct *task, struct thread *t, __u64 told)
-{
-	return t->gen < told && t->told + 1 == told && ((told + (__u32)task->pid) & 3) &&
-	       BPF_CORE_READ(task, signal, nr_threads) == 1;
-}
-
-/* Tells of a thread: its account of the interval before `flip`. */
-static __always_inline void tell(struct task_struct *task, struct thread *t, struct flip *f, struct seq_file *seq)
-{
-	struct task_full_rec *rec;
-	struct acc *acc;
-	__u32 zero = 0, try, seen;
-	__u64 told, from, charged, slot = NO_PLACE, state = ST_COUNT;
-	bool brief;
-	long full;
-
-	rec = bpf_map_lookup_elem(&out, &zero);
-	told = f->gen - 1;
-	if (!rec || t->state == ST_DEAD || t->born > told)
-		return;
-	acc = &rec->acc;
-	brief = is_told(task, t, told);
-	for (try = 0; try < 4; try++) {
-		seen = *(volatile __u32 *)&t->seq;
-		barrier();
-		rec->task.has_acc = 0;
-		rec->task.lived_ns = 0;
-		if (t->gen >= told)
-			__builtin_memcpy(acc, half(t, told), sizeof(*acc));
-		state = t->state;
-		slot = t->slot;
-		charged = t->charged;
-		fill_task(&rec->task, task, t, brief);
-		if (t->gen > told) {
-			rec->task.has_acc = 1;
-		} else {
-			from = charged > f->prev_ns ? charged : f->prev_ns;
-			if (f->ns > from)
-				rec->task.lived_ns = f->ns - from;
-			rec->task.has_acc = t->gen == told;
-		}
-		barrier();
-		if (!(seen & 1) && seen == *(volatile __u32 *)&t->seq)
-			break;
-	}
-	if (try == 4)
-		lose(LOSS_TORN, 1);
-	if (t->settled && known_thread(task, f) != t)
-		return; /* it ended meanwhile, and its slot may be another's */
-	rec->task.gen = told;
-	rec->task.dead = 0;
-	rec->task.stack = HASH_NOT_TAKEN;
-	if (is_blocked(state) && slot < PLACES) {
-		from = slot;
-		BOUND(from, PLACES - 1);
-		rec->task.stack = t->place[from].stack;
-	}
-	if (rec->task.has_acc) {
-		BOUND(state, STATE_SLOTS - 1);
-		BOUND(slot, PLACE_SLOTS - 1);
-		acc->ns[state] += rec->task.lived_ns;
-		if (is_blocked(state))
-			acc->place[slot].ns += rec->task.lived_ns;
-		__builtin_memcpy(rec->place, t->place, sizeof(rec->place));
-		full = bpf_seq_write(seq, rec, sizeof(*rec));
-	} else {
-		full = bpf_seq_write(seq, &rec->task, sizeof(rec->task));
-	}
-	/* Where there was no room, the kernel comes here again. */
-	if (!full)
-		t->told = told;
 }
 
 /* A record of every thread. */

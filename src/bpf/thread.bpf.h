@@ -22,6 +22,7 @@ struct thread {
 	__u64 charged;	   /* accounted up to here */
 	__u64 off_since;   /* when it left the CPU to block; 0: it did not */
 	__u64 ran_ns;	   /* the scheduler's own sum when it last left the CPU */
+	__u64 resumed;	   /* got a CPU then, and no hook told of it; not after `state_since`: of a wait before */
 	__u64 looked;	   /* when it was last looked at closely where it blocks */
 	__u8 state;
 	__u8 slot;   /* index in place: where it is blocked */
@@ -129,6 +130,25 @@ static __always_inline void charge(struct thread *t, struct acc *acc, __u64 unti
 	}
 }
 
+/* Since when it runs although its last event says otherwise; 0: that is not known of it. */
+static __always_inline __u64 runs_unseen_since(struct thread *t)
+{
+	return t->state != ST_ON_CPU && t->resumed > t->state_since ? t->resumed : 0;
+}
+
+/* The same as `charge`, for a thread that may run unseen. */
+static __always_inline void charge_all(struct thread *t, struct acc *acc, __u64 until)
+{
+	__u64 resumed = runs_unseen_since(t);
+
+	if (resumed && resumed < until) {
+		charge(t, acc, resumed);
+		charge_on_cpu(t, acc, until);
+	} else {
+		charge(t, acc, until);
+	}
+}
+
 /* Closes the interval before `f->gen` and opens a new account. Not static, so that the verifier goes through it once. */
 __noinline int roll(struct thread *t, struct flip *f)
 {
@@ -147,7 +167,7 @@ __noinline int roll(struct thread *t, struct flip *f)
 		if (t->charged < f->prev_ns)
 			t->charged = f->prev_ns;
 	}
-	charge(t, old, f->ns);
+	charge_all(t, old, f->ns);
 	__builtin_memset(new, 0, sizeof(*new));
 	t->gen = gen;
 	barrier();

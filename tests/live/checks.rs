@@ -2,12 +2,11 @@
 
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use libbpf_rs::query::ProgInfoIter;
 use sberf::tick::{Check, Counter, Loss, Tick, Verdict};
 
+use crate::hooks::detach;
 use crate::machine::{machine, now_ns, scratch};
 use crate::recording::{Recorded, Recording};
 use crate::workload::Workload;
@@ -26,27 +25,6 @@ fn check(tick: &Tick, what: Counter) -> Option<&Check> {
 /// Verdicts on a counter in the ticks that lie within the work of a workload.
 fn verdicts(seen: &Recorded, span: (u64, u64), what: Counter) -> Vec<&Check> {
     seen.ticks_within(span).filter_map(|tick| check(tick, what)).collect()
-}
-
-/// Takes a program of ours off its hook, as somebody else could: its link is closed under the hands of the library.
-fn detach(name: &str) {
-    let ids: Vec<u32> =
-        ProgInfoIter::default().filter(|info| info.name.to_string_lossy() == name).map(|info| info.id).collect();
-    let mut detached = 0;
-    for entry in fs::read_dir("/proc/self/fdinfo").expect("descriptors").flatten() {
-        let info = fs::read_to_string(entry.path()).unwrap_or_default();
-        let value = |key: &str| info.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
-        let is_link = value("link_id:").is_some();
-        let program = value("prog_id:").and_then(|id| id.parse::<u32>().ok());
-        if is_link && program.is_some_and(|id| ids.contains(&id)) {
-            let fd: i32 = entry.file_name().to_string_lossy().parse().expect("a number");
-            let null = File::open("/dev/null").expect("/dev/null");
-            // SAFETY: the number stays taken, by another file: whoever owns it closes that instead.
-            assert!(unsafe { libc::dup2(null.as_raw_fd(), fd) } == fd);
-            detached += 1;
-        }
-    }
-    assert!(detached > 0, "no link of {name}");
 }
 
 /// Writes that are flushed one by one, for two seconds at the most.

@@ -1,8 +1,11 @@
 //! Time on a CPU and time waiting for one.
 
+use std::time::Duration;
+
 use sberf::tick::{Hist, Loss, StackEnd, State, ThreadTick};
 
-use crate::machine::{last_cpu, machine, sleep_ms};
+use crate::hooks::{attach, detach};
+use crate::machine::{last_cpu, machine, now_ns, sleep_ms};
 use crate::procfs::{Reading, Readings, Watch};
 use crate::recording::{Recorded, Recording, merged, total};
 use crate::workload::Workload;
@@ -107,6 +110,45 @@ fn check_run_queue(seen: &Recorded, readings: &Readings, tid: u32, window: (u64,
         "{tid}: waited {} ns in {count} waits, schedstat {delay:?}",
         runq.sum
     );
+}
+
+/// A kernel may hide switches from us, and then nothing tells that a thread got its CPU until it leaves it, which a hog ahead of all
+/// others does not do for a while. That it runs can be seen.
+#[test]
+fn a_thread_that_got_its_cpu_unseen_runs() {
+    let Some(_machine) = machine() else { return };
+    let mut hog = Workload::prepare("hogs", &["1", &last_cpu().to_string(), "1"]);
+    let pid: u32 = hog.told("process")[0][0].parse().expect("a pid");
+    let parameters = libc::sched_param { sched_priority: 1 };
+    // SAFETY: the parameters are valid for the call.
+    assert!(unsafe { libc::sched_setscheduler(pid.cast_signed(), libc::SCHED_FIFO, &parameters) } == 0);
+    let recording = Recording::with(|options| options.interval = Duration::from_millis(100));
+    let watch = Watch::start(vec![pid]);
+    recording.wait_ticks(1);
+    detach("sched_switch");
+    hog.go();
+    sleep_ms(20);
+    let _link = attach("sched_switch");
+    let attached = now_ns();
+    hog.wait_done();
+    recording.wait_past(hog.number("end_ns"));
+    let readings = watch.stop();
+    let seen = recording.stop();
+
+    let span = (attached, hog.number("end_ns"));
+    assert!(seen.ticks_within(span).count() >= 4);
+    for tick in seen.ticks_within(span) {
+        let tick_span = (tick.span.start_ns, tick.span.end_ns);
+        let ns = total(in_window(&seen, pid, tick_span).map(|thread| &thread.ns));
+        let (least, most) = readings.bounds(pid, tick_span, |reading| reading.on_cpu_ns);
+        let ours = ns.on_cpu();
+        let slack = KERNEL_TICK_NS + ours / 2000;
+        assert!(
+            (least.saturating_sub(slack)..=most + slack).contains(&ours),
+            "{ours} ns on a CPU, schedstat {least}..{most}: {ns:?}"
+        );
+        assert_eq!(ns.total(), tick.span.len_ns(), "{ns:?}");
+    }
 }
 
 #[test]

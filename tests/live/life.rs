@@ -1,6 +1,9 @@
 //! Processes that come and go.
 
 use std::collections::{HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use sberf::tick::{Life, Loss, ThreadTick};
 
@@ -9,6 +12,7 @@ use crate::recording::{Recorded, Recording, total};
 use crate::workload::Workload;
 
 const CHILDREN: usize = 1000;
+const UNSEEN_NS: u64 = 4_000_000;
 
 #[test]
 fn a_thousand_forks_execs_and_exits() {
@@ -110,9 +114,37 @@ fn the_dead_that_found_no_room_are_counted() {
 #[test]
 fn exec_in_a_thread_keeps_the_account() {
     let Some(_machine) = machine() else { return };
-    let mut exec = Workload::prepare("thread_exec", &["300"]);
+    check_execs(Workload::prepare("thread_exec", &["300", "1"]), 500, 1, 2.0);
+}
+
+/// Also between the moment in which the process's first thread is asked after and the one in which the other would be: here they are
+/// far apart.
+#[test]
+fn execs_in_threads_keep_the_account_of_every_interval() {
+    let Some(_machine) = machine() else { return };
+    let exec = Workload::prepare("thread_exec", &["10", "300"]);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let sleep = || {
+            while !over.load(Ordering::Relaxed) {
+                std::thread::park();
+            }
+        };
+        let between = (0..3000).map(|_| scope.spawn(sleep)).collect::<Vec<_>>();
+        let checked = catch_unwind(AssertUnwindSafe(|| check_execs(exec, 20, 300, 0.3)));
+        over.store(true, Ordering::Relaxed);
+        between.iter().for_each(|thread| thread.thread().unpark());
+        checked.unwrap_or_else(|failed| resume_unwind(failed));
+    });
+}
+
+/// The process says what CPU time it had, and executed so many times; ours must be within `slack` % of it.
+fn check_execs(mut exec: Workload, interval_ms: u64, times: usize, slack: f64) {
     let pid = exec.pid();
-    let recording = Recording::start();
+    let recording = Recording::with(|options| {
+        options.interval = Duration::from_millis(interval_ms);
+        options.crowd = u64::MAX;
+    });
     exec.run();
     exec.finish();
     recording.wait_past(now_ns());
@@ -121,10 +153,13 @@ fn exec_in_a_thread_keeps_the_account() {
     let own = seen.process(pid);
     let (ours, told) = (total(own.iter().map(|thread| &thread.ns)).on_cpu(), exec.number("self_ns"));
     let off = 100.0 * (ours as f64 / told as f64 - 1.0);
-    let slack = 2.0 + 0.7 * seen.lost(Loss::Unseen) as f64;
-    assert!(off.abs() <= slack, "{ours} ns on CPUs, the process says {told} ns: {off:+.2} %");
+    // For a slice that began unseen we know its length to a tick of the kernel's.
+    let slack = slack + 100.0 * (UNSEEN_NS * seen.lost(Loss::Unseen)) as f64 / told as f64;
+    assert!(off.abs() <= slack, "{ours} ns on CPUs, the process says {told} ns: {off:+.2} % {:?}", seen.losses());
     let processes = own.iter().map(|thread| thread.process).collect::<HashSet<_>>();
     assert_eq!(processes.len(), 1, "one process: {processes:?}");
     let what = seen.events().filter(|event| event.process.tgid == pid).map(|event| event.what).collect::<Vec<_>>();
-    assert_eq!(what, [Life::Exec, Life::Exit { status: 0 }]);
+    let (last, execs) = what.split_last().expect("its end");
+    assert_eq!(*last, Life::Exit { status: 0 });
+    assert!(execs.len() == times && execs.iter().all(|what| *what == Life::Exec), "{execs:?}");
 }

@@ -22,6 +22,7 @@ mod dwarf;
 mod exec;
 mod fallback;
 mod governor;
+mod hooks;
 mod life;
 mod machine;
 mod names;

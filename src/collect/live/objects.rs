@@ -315,6 +315,7 @@ fn load_sched(options: &LiveOptions, nodes: usize, by_tables: bool) -> Result<Lo
         progs.sched_switch.attach().map_err(fail)?,
         progs.sched_wakeup.attach().map_err(fail)?,
         progs.sched_wakeup_new.attach().map_err(fail)?,
+        progs.sched_exec.attach().map_err(fail)?,
     ];
     let iterators =
         [progs.tasks.attach().map_err(fail)?, progs.some_tasks.attach_iter(skel.maps.listed.as_fd()).map_err(fail)?];

@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * What user space is told of threads: by the iterators of those that live, through a ring of those that ended.
+ *
+ * Of every interval one account of each thread that lived in it: `told` is the last of which there was one.
+ */
+#ifndef SBERF_TELL_BPF_H
+#define SBERF_TELL_BPF_H
+
+/* Last accounts of threads that ended, 1.1 kB each: room for some 7 000 of them while user space is kept from its CPU. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 8 << 20);
+} dead SEC(".maps");
+
+/* Where the iterator puts a record together. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct task_full_rec);
+} out SEC(".maps");
+
+static __always_inline void fill_task(struct task_rec *rec, struct task_struct *task, struct thread *t, bool brief)
+{
+	struct mm_struct *mm;
+
+	rec->task = (__u64)task;
+	rec->start_ns = task->start_boottime;
+	rec->leader_start_ns = rec->start_ns;
+	if (task->pid != task->tgid)
+		rec->leader_start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
+	rec->since_ns = t->state_since;
+	rec->utime_ns = task->utime;
+	rec->stime_ns = task->stime;
+	rec->minor_faults = task->min_flt;
+	rec->major_faults = task->maj_flt;
+	rec->rss_pages = 0;
+	rec->vm_pages = 0;
+	rec->tid = task->pid;
+	rec->tgid = task->tgid;
+	rec->ppid = 0;
+	rec->uid = 0;
+	rec->cpu = t->cpu;
+	rec->syscall = is_blocked(t->state) ? t->syscall : 0xFFFF;
+	rec->state = t->state;
+	rec->kthread = !!(task->flags & PF_KTHREAD);
+	rec->has_mm = 0;
+	rec->brief = brief;
+	__builtin_memcpy(rec->comm, task->comm, sizeof(rec->comm));
+	if (task->pid == task->tgid)
+		rec->ppid = BPF_CORE_READ(task, real_parent, tgid);
+	if (task->pid == task->tgid && !brief) {
+		rec->uid = BPF_CORE_READ(task, cred, uid.val);
+		mm = BPF_CORE_READ(task, mm);
+		if (mm) {
+			rec->has_mm = 1;
+			rec->rss_pages = resident_pages(mm);
+			rec->vm_pages = BPF_CORE_READ(mm, total_vm);
+		}
+	}
+}
+
+/* An account of the thread that runs, for user space to find among the dead: the iterator cannot tell of it, or may not. */
+static __always_inline bool leave_word(struct task_struct *task, struct thread *t, __u64 gen, bool last)
+{
+	struct task_full_rec *rec = bpf_ringbuf_reserve(&dead, sizeof(*rec), 0);
+
+	if (!rec) {
+		lose(LOSS_DEAD_RING, 1);
+		return false;
+	}
+	fill_task(&rec->task, task, t, false);
+	rec->task.gen = gen;
+	rec->task.has_acc = 1;
+	rec->task.dead = last;
+	rec->task.lived_ns = 0;
+	rec->task.stack = HASH_NOT_TAKEN;
+	__builtin_memcpy(&rec->acc, half(t, gen), sizeof(rec->acc));
+	__builtin_memcpy(rec->place, t->place, sizeof(rec->place));
+	bpf_ringbuf_submit(rec, BPF_RB_NO_WAKEUP);
+	return true;
+}
+
+/* The last account of a thread that just left its CPU for good; also the one before, if nobody has told of it yet. */
+__noinline int bury(struct thread *t, struct flip *f)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	__u64 gen;
+
+	if (!t || !f)
+		return 0;
+	gen = f->gen;
+	if (leave_word(task, t, gen, true) && is_untold(t, gen))
+		leave_word(task, t, gen - 1, false);
+	if (t->settled)
+		move_out(number_of(task, f));
+	return 0;
+}
+
+/* What a task that is not current does now. */
+static __always_inline __u32 state_of(struct task_struct *task, __u16 *syscall)
+{
+	struct wait wait;
+	__u32 state = task->__state;
+
+	*syscall = 0xFFFF;
+	if (runs_now(task))
+		return ST_ON_CPU;
+	if (state & TASK_DEAD || task->flags & PF_EXITING)
+		return ST_DEAD;
+	if (state == TASK_RUNNING)
+		return ST_PREEMPTED;
+	wait_of(task, state, 0, &wait);
+	*syscall = wait.syscall;
+	return wait.by_fd ? by_descriptor(task, wait.fd) : wait.reason;
+}
+
+/*
+ * A thread that was there before us: what it does now, since now.
+ *
+ * It may be switched or woken meanwhile, and its record with it, while we look and even while we are preempted. Those who
+ * change its record also change `state_since`: then we look again, for what we wrote may be older than what they did.
+ */
+static __always_inline void adopt(struct task_struct *task, struct thread *t, struct flip *f, __u64 now)
+{
+	__u32 state;
+	__u16 syscall;
+	int i;
+
+	t->slot = NO_PLACE;
+	t->ran_ns = task->se.sum_exec_runtime;
+	t->charged = f->ns; /* it was there when the interval began, and that was a moment ago */
+	t->gen = f->gen;
+	t->born = f->gen;
+	t->state_since = now;
+	for (i = 0; i < 4; i++) {
+		state = state_of(task, &syscall);
+		t->syscall = syscall;
+		t->state = state;
+		barrier();
+		if (*(volatile __u64 *)&t->state_since == now)
+			break;
+		now = *(volatile __u64 *)&t->state_since;
+	}
+}
+
+/*
+ * What it waits for has a stack, too. It may go on meanwhile, see above: then its next wait begins without one, if it was taken
+ * for this one.
+ */
+static __always_inline void find_asleep(struct task_struct *task, struct thread *t)
+{
+	__u64 since = *(volatile __u64 *)&t->state_since, stack;
+	struct place_key *place = &t->place[PLACES - 1];
+
+	if (!is_blocked(t->state) || runs_now(task) || !wants_stacks(task->tgid))
+		return;
+	stack = take_asleep(task);
+	if (stack == HASH_NOT_TAKEN || *(volatile __u64 *)&t->state_since != since)
+		return;
+	place->stack = stack;
+	place->reason = t->state;
+	t->slot = PLACES - 1;
+	barrier();
+	if (*(volatile __u64 *)&t->state_since != since)
+		t->slot = NO_PLACE;
+}
+
+/*
+ * The process of this thread did nothing since it was told of: it has no other thread, and this one slept. Then who it belongs to
+ * is what it was, and its memory shrinks at most: both are looked at every fourth time, not of all in the same pass.
+ */
+static __always_inline bool is_told(struct task_struct *task, struct thread *t, __u64 told)
+{
+	return t->gen < told && t->told + 1 == told && ((told + (__u32)task->pid) & 3) &&
+	       BPF_CORE_READ(task, signal, nr_threads) == 1;
+}
+
+/* Tells of a thread: its account of the interval before `flip`. */
+static __always_inline void tell(struct task_struct *task, struct thread *t, struct flip *f, struct seq_file *seq)
+{
+	struct task_full_rec *rec;
+	struct acc *acc;
+	__u32 zero = 0, try, seen;
+	__u64 told, before, from, charged, slot = NO_PLACE, state = ST_COUNT, resumed = 0;
+	bool brief;
+	long full;
+
+	rec = bpf_map_lookup_elem(&out, &zero);
+	told = f->gen - 1;
+	before = t->told;
+	if (!rec || t->state == ST_DEAD || t->born > told || before == told)
+		return;
+	notice(task, t);
+	acc = &rec->acc;
+	brief = is_told(task, t, told);
+	for (try = 0; try < 4; try++) {
+		seen = *(volatile __u32 *)&t->seq;
+		barrier();
+		rec->task.has_acc = 0;
+		rec->task.lived_ns = 0;
+		if (t->gen >= told)
+			__builtin_memcpy(acc, half(t, told), sizeof(*acc));
+		state = t->state;
+		slot = t->slot;
+		charged = t->charged;
+		resumed = runs_unseen_since(t);
+		fill_task(&rec->task, task, t, brief);
+		if (t->gen > told) {
+			rec->task.has_acc = 1;
+		} else {
+			from = charged > f->prev_ns ? charged : f->prev_ns;
+			if (f->ns > from)
+				rec->task.lived_ns = f->ns - from;
+			rec->task.has_acc = t->gen == told;
+		}
+		barrier();
+		if (!(seen & 1) && seen == *(volatile __u32 *)&t->seq)
+			break;
+	}
+	if (try == 4)
+		lose(LOSS_TORN, 1);
+	if (t->settled && known_thread(task, f) != t)
+		return; /* it ended meanwhile, and its slot may be another's */
+	if (__sync_val_compare_and_swap(&t->told, before, told) != before)
+		return; /* it executed a program meanwhile */
+	rec->task.gen = told;
+	rec->task.dead = 0;
+	rec->task.stack = HASH_NOT_TAKEN;
+	if (resumed)
+		add_unseen(rec, f, resumed);
+	if (is_blocked(state) && slot < PLACES) {
+		from = slot;
+		BOUND(from, PLACES - 1);
+		rec->task.stack = t->place[from].stack;
+	}
+	if (rec->task.has_acc) {
+		BOUND(state, STATE_SLOTS - 1);
+		BOUND(slot, PLACE_SLOTS - 1);
+		acc->ns[state] += rec->task.lived_ns;
+		if (is_blocked(state))
+			acc->place[slot].ns += rec->task.lived_ns;
+		__builtin_memcpy(rec->place, t->place, sizeof(rec->place));
+		full = bpf_seq_write(seq, rec, sizeof(*rec));
+	} else {
+		full = bpf_seq_write(seq, &rec->task, sizeof(rec->task));
+	}
+	/* Where there was no room, the kernel comes here again. */
+	if (full)
+		t->told = before;
+}
+
+#endif

@@ -1,0 +1,47 @@
+//! Takes programs of ours off their hooks, as somebody else could, and puts them back.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+
+use libbpf_rs::query::ProgInfoIter;
+
+/// Kernel ids of the loaded programs with that name.
+fn programs(name: &str) -> Vec<u32> {
+    ProgInfoIter::default().filter(|info| info.name.to_string_lossy() == name).map(|info| info.id).collect()
+}
+
+/// Takes a program off its hook: its link is closed under the hands of the library.
+pub fn detach(name: &str) {
+    let ids = programs(name);
+    let mut detached = 0;
+    for entry in fs::read_dir("/proc/self/fdinfo").expect("descriptors").flatten() {
+        let info = fs::read_to_string(entry.path()).unwrap_or_default();
+        let value = |key: &str| info.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
+        let is_link = value("link_id:").is_some();
+        let program = value("prog_id:").and_then(|id| id.parse::<u32>().ok());
+        if is_link && program.is_some_and(|id| ids.contains(&id)) {
+            let fd: i32 = entry.file_name().to_string_lossy().parse().expect("a number");
+            let null = File::open("/dev/null").expect("/dev/null");
+            // SAFETY: the number stays taken, by another file: whoever owns it closes that instead.
+            assert!(unsafe { libc::dup2(null.as_raw_fd(), fd) } == fd);
+            detached += 1;
+        }
+    }
+    assert!(detached > 0, "no link of {name}");
+}
+
+/// Puts a program on the hook that it was loaded for, until dropped.
+pub fn attach(name: &str) -> OwnedFd {
+    let &[id] = programs(name).as_slice() else { panic!("one program is called {name}") };
+    // SAFETY: takes a number, gives a descriptor or a negative error.
+    let program = owned(unsafe { libbpf_sys::bpf_prog_get_fd_by_id(id) });
+    // SAFETY: the descriptor is open for the call, and null names no hook but the program's own.
+    owned(unsafe { libbpf_sys::bpf_raw_tracepoint_open(std::ptr::null(), program.as_raw_fd()) })
+}
+
+fn owned(fd: i32) -> OwnedFd {
+    assert!(fd >= 0, "{}", io::Error::from_raw_os_error(-fd));
+    // SAFETY: the kernel just gave us this descriptor, and nobody else has it.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
