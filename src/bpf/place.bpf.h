@@ -49,11 +49,11 @@ static __always_inline bool wants_stacks(__u32 tgid)
 	return !totals_only && tgid != self_tgid && (!only_some || bpf_map_lookup_elem(&chosen, &tgid));
 }
 
-/* The time at a remembered place goes to the map when another place takes its slot. */
-static __always_inline void forget_place(struct thread *t, struct acc *acc, struct task_struct *task, __u64 gen, __u64 slot)
+/* The time that was spent at a remembered place in an interval goes to that one's map. */
+static __always_inline void forget_place(struct thread *t, struct task_struct *task, __u64 gen, __u64 slot)
 {
 	struct place_key *place = &t->place[slot];
-	struct place *spent = &acc->place[slot];
+	struct place *spent = &half(t, gen)->place[slot];
 
 	if (!spent->ns && !spent->count)
 		return;
@@ -64,6 +64,26 @@ static __always_inline void forget_place(struct thread *t, struct acc *acc, stru
 	count_stack(&key, spent->ns, spent->count, gen);
 	spent->ns = 0;
 	spent->count = 0;
+}
+
+/* Another place takes a slot: what is accounted under it and not yet told of must not go to the newcomer. */
+static __always_inline struct place_key *replace(struct thread *t, struct flip *f, struct task_struct *task, __u64 slot,
+						 __u64 stack, __u64 reason)
+{
+	struct place_key *place = &t->place[slot];
+
+	t->seq++;
+	barrier();
+	forget_place(t, task, t->gen, slot);
+	if (is_untold(t, f))
+		forget_place(t, task, t->gen - 1, slot);
+	place->stack = stack;
+	place->reason = reason;
+	place->whole = 0;
+	place->regs = 0;
+	barrier();
+	t->seq++;
+	return place;
 }
 
 /* Copies the innermost part of the current task's stack; NULL if it cannot be read. */
@@ -188,7 +208,7 @@ static __always_inline bool is_believed(struct thread *t, struct cpu_acc *cpu, s
 }
 
 /* Looks closely: which slot the wait that begins now belongs to. */
-static __always_inline __u64 place_of(void *ctx, struct thread *t, struct acc *acc, struct task_struct *task,
+static __always_inline __u64 place_of(void *ctx, struct thread *t, struct flip *f, struct task_struct *task,
 				      struct cpu_acc *cpu, struct wait *wait, __u64 now, enum walk_by how)
 {
 	__u64 at = wait->place >> 20, slot, whole, stack, began;
@@ -235,12 +255,7 @@ static __always_inline __u64 place_of(void *ctx, struct thread *t, struct acc *a
 			return NO_PLACE;
 		slot = t->oldest++;
 		BOUND(slot, PLACES - 1);
-		forget_place(t, acc, task, t->gen, slot);
-		place = &t->place[slot];
-		place->stack = stack;
-		place->reason = wait->reason;
-		place->whole = 0;
-		place->regs = 0;
+		place = replace(t, f, task, slot, stack, wait->reason);
 		if (!worth_remembering(how))
 			return slot;
 		if (by_returns) {

@@ -62,15 +62,19 @@ enum loss {		    /* index into the `losses` map */
 	LOSS_KINDS,
 };
 
-/* The interval that is being filled: user space writes prev_ns and ns, then gen. And what may change while programs run. */
+/*
+ * The interval that is being filled: user space writes when it began, then its number. And what may change while programs run.
+ *
+ * Each beginning has a place of its own: who read the old number still finds the times that go with it.
+ */
 struct flip {
 	__u64 gen;	     /* number of the interval */
-	__u64 ns;	     /* when it began */
-	__u64 prev_ns;	     /* when the one before it began */
+	__u64 passed;	     /* the last one of which all threads have been asked for, or need not be */
+	__u64 began[4];	     /* by the two lowest bits of the number: this one and those before it */
 	__u32 walks;	     /* of stacks, per CPU and period; 0: none */
 	__u32 looks;	     /* closer looks at a place that registers say is known, per CPU and period */
 	__u32 sample_weight; /* what a sample counts for: more than 1 while fewer are taken than was asked for */
-	__u32 pad[7];	     /* what programs write is no neighbour of what they all read */
+	__u32 pad;	     /* what programs write is no neighbour of what they all read */
 	__u32 listed[2];     /* by lowest bit of the interval: ids in its list, also those that found no room in it */
 };
 

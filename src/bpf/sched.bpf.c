@@ -119,8 +119,8 @@ static __always_inline void take_cpu(struct task_struct *task, struct flip *f, s
 	}
 	t->state = ST_ON_CPU;
 	t->state_since = now;
-	/* The iterator has told of it already in this interval, or will not: it does not look at it now. */
-	if (!t->settled && acc->voluntary + acc->involuntary == SETTLES_AFTER && (t->told + 1 == t->gen || t->born == t->gen))
+	/* No iterator looks at it now, nor will in this interval. */
+	if (!t->settled && acc->voluntary + acc->involuntary == SETTLES_AFTER && !is_untold(t, f))
 		settle(task, t, f);
 }
 
@@ -163,7 +163,7 @@ static __always_inline int look(void *ctx, struct task_struct *task, enum walk_b
 	if (!f || !cpu || !t)
 		return 0;
 	wait_of(task, task->__state, t->call, &wait);
-	t->slot = place_of(ctx, t, half(t, t->gen), task, cpu, &wait, t->off_since, how);
+	t->slot = place_of(ctx, t, f, task, cpu, &wait, t->off_since, how);
 	t->state = wait.reason;
 	if (cpu->began)
 		timed(PROG_SWITCH, cpu->began, false);
@@ -248,18 +248,17 @@ int BPF_PROG(sched_wakeup_new, struct task_struct *task)
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(sched_exec, struct task_struct *task, pid_t old_pid)
 {
-	__u64 now = bpf_ktime_get_ns(), told;
+	__u64 now = bpf_ktime_get_ns();
 	struct flip *f = current_flip();
 	struct thread *t;
 
 	if (!f || !f->gen || old_pid == task->pid)
 		return 0;
 	t = thread_of(task, f, now, ST_ON_CPU);
-	if (!t || !is_untold(t, t->gen))
+	if (!t || !is_untold(t, f))
 		return 0;
-	told = t->told;
-	if (__sync_val_compare_and_swap(&t->told, told, t->gen - 1) == told)
-		leave_word(task, t, t->gen - 1, false);
+	t->told = t->gen - 1;
+	leave_word(task, t, t->gen - 1, false);
 	return 0;
 }
 

@@ -62,13 +62,13 @@ static __always_inline void fill_task(struct task_rec *rec, struct task_struct *
 }
 
 /* An account of the thread that runs, for user space to find among the dead: the iterator cannot tell of it, or may not. */
-static __always_inline bool leave_word(struct task_struct *task, struct thread *t, __u64 gen, bool last)
+static __always_inline void leave_word(struct task_struct *task, struct thread *t, __u64 gen, bool last)
 {
 	struct task_full_rec *rec = bpf_ringbuf_reserve(&dead, sizeof(*rec), 0);
 
 	if (!rec) {
 		lose(LOSS_DEAD_RING, 1);
-		return false;
+		return;
 	}
 	fill_task(&rec->task, task, t, false);
 	rec->task.gen = gen;
@@ -79,20 +79,18 @@ static __always_inline bool leave_word(struct task_struct *task, struct thread *
 	__builtin_memcpy(&rec->acc, half(t, gen), sizeof(rec->acc));
 	__builtin_memcpy(rec->place, t->place, sizeof(rec->place));
 	bpf_ringbuf_submit(rec, BPF_RB_NO_WAKEUP);
-	return true;
 }
 
 /* The last account of a thread that just left its CPU for good; also the one before, if nobody has told of it yet. */
 __noinline int bury(struct thread *t, struct flip *f)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	__u64 gen;
 
 	if (!t || !f)
 		return 0;
-	gen = f->gen;
-	if (leave_word(task, t, gen, true) && is_untold(t, gen))
-		leave_word(task, t, gen - 1, false);
+	leave_word(task, t, t->gen, true);
+	if (is_untold(t, f))
+		leave_word(task, t, t->gen - 1, false);
 	if (t->settled)
 		move_out(number_of(task, f));
 	return 0;
@@ -130,7 +128,7 @@ static __always_inline void adopt(struct task_struct *task, struct thread *t, st
 
 	t->slot = NO_PLACE;
 	t->ran_ns = task->se.sum_exec_runtime;
-	t->charged = f->ns; /* it was there when the interval began, and that was a moment ago */
+	t->charged = began(f, f->gen); /* it was there when the interval began, and that was a moment ago */
 	t->gen = f->gen;
 	t->born = f->gen;
 	t->state_since = now;
@@ -177,63 +175,71 @@ static __always_inline bool is_told(struct task_struct *task, struct thread *t, 
 	       BPF_CORE_READ(task, signal, nr_threads) == 1;
 }
 
-/* Tells of a thread: its account of the interval before `flip`. */
+/* Copies what a thread did in the interval `told`, which ended at `end`. False if it was changed meanwhile. */
+static __always_inline bool copy_account(struct task_full_rec *rec, struct thread *t, struct flip *f, __u64 told, __u64 end)
+{
+	__u32 seen = *(volatile __u32 *)&t->seq;
+	__u64 from = began(f, told);
+
+	barrier();
+	rec->task.has_acc = t->gen >= told;
+	rec->task.lived_ns = 0;
+	if (rec->task.has_acc) {
+		__builtin_memcpy(&rec->acc, half(t, told), sizeof(rec->acc));
+		__builtin_memcpy(rec->place, t->place, sizeof(rec->place));
+	}
+	if (t->gen <= told) {
+		if (t->charged > from)
+			from = t->charged;
+		if (end > from)
+			rec->task.lived_ns = end - from;
+	}
+	barrier();
+	return !(seen & 1) && seen == *(volatile __u32 *)&t->seq;
+}
+
+/*
+ * Tells of a thread: its account of the interval before `flip`. If it executes a program meanwhile, it may leave word of the same: user
+ * space knows both by its task.
+ */
 static __always_inline void tell(struct task_struct *task, struct thread *t, struct flip *f, struct seq_file *seq)
 {
 	struct task_full_rec *rec;
 	struct acc *acc;
-	__u32 zero = 0, try, seen;
-	__u64 told, before, from, charged, slot = NO_PLACE, state = ST_COUNT, resumed = 0;
+	__u32 zero = 0, try;
+	__u64 told, end, at, slot = NO_PLACE, state = ST_COUNT, resumed = 0;
 	bool brief;
 	long full;
 
 	rec = bpf_map_lookup_elem(&out, &zero);
 	told = f->gen - 1;
-	before = t->told;
-	if (!rec || t->state == ST_DEAD || t->born > told || before == told)
+	end = began(f, f->gen);
+	if (!rec || t->state == ST_DEAD || t->born > told || t->told == told)
 		return;
 	notice(task, t);
 	acc = &rec->acc;
 	brief = is_told(task, t, told);
 	for (try = 0; try < 4; try++) {
-		seen = *(volatile __u32 *)&t->seq;
-		barrier();
-		rec->task.has_acc = 0;
-		rec->task.lived_ns = 0;
-		if (t->gen >= told)
-			__builtin_memcpy(acc, half(t, told), sizeof(*acc));
 		state = t->state;
 		slot = t->slot;
-		charged = t->charged;
 		resumed = runs_unseen_since(t);
 		fill_task(&rec->task, task, t, brief);
-		if (t->gen > told) {
-			rec->task.has_acc = 1;
-		} else {
-			from = charged > f->prev_ns ? charged : f->prev_ns;
-			if (f->ns > from)
-				rec->task.lived_ns = f->ns - from;
-			rec->task.has_acc = t->gen == told;
-		}
-		barrier();
-		if (!(seen & 1) && seen == *(volatile __u32 *)&t->seq)
+		if (copy_account(rec, t, f, told, end))
 			break;
 	}
 	if (try == 4)
 		lose(LOSS_TORN, 1);
 	if (t->settled && known_thread(task, f) != t)
 		return; /* it ended meanwhile, and its slot may be another's */
-	if (__sync_val_compare_and_swap(&t->told, before, told) != before)
-		return; /* it executed a program meanwhile */
 	rec->task.gen = told;
 	rec->task.dead = 0;
 	rec->task.stack = HASH_NOT_TAKEN;
 	if (resumed)
-		add_unseen(rec, f, resumed);
+		add_unseen(rec, end, resumed);
 	if (is_blocked(state) && slot < PLACES) {
-		from = slot;
-		BOUND(from, PLACES - 1);
-		rec->task.stack = t->place[from].stack;
+		at = slot;
+		BOUND(at, PLACES - 1);
+		rec->task.stack = t->place[at].stack;
 	}
 	if (rec->task.has_acc) {
 		BOUND(state, STATE_SLOTS - 1);
@@ -241,14 +247,13 @@ static __always_inline void tell(struct task_struct *task, struct thread *t, str
 		acc->ns[state] += rec->task.lived_ns;
 		if (is_blocked(state))
 			acc->place[slot].ns += rec->task.lived_ns;
-		__builtin_memcpy(rec->place, t->place, sizeof(rec->place));
 		full = bpf_seq_write(seq, rec, sizeof(*rec));
 	} else {
 		full = bpf_seq_write(seq, &rec->task, sizeof(rec->task));
 	}
-	/* Where there was no room, the kernel comes here again. */
-	if (full)
-		t->told = before;
+	/* Where there was no room, the kernel comes here again. A slot that is another's by now is of one that was told of, too. */
+	if (!full)
+		t->told = told;
 }
 
 #endif

@@ -149,6 +149,19 @@ static __always_inline void charge_all(struct thread *t, struct acc *acc, __u64 
 	}
 }
 
+/* When an interval began: the present one or one of the two before it. */
+static __always_inline __u64 began(struct flip *f, __u64 gen)
+{
+	BOUND(gen, 3);
+	return f->began[gen];
+}
+
+/* Nobody has told yet of what it did in the interval before its present one, in which it lived, and somebody has to. */
+static __always_inline bool is_untold(struct thread *t, struct flip *f)
+{
+	return t->told + 1 < t->gen && t->born < t->gen && f->passed + 1 < t->gen;
+}
+
 /* Closes the interval before `f->gen` and opens a new account. Not static, so that the verifier goes through it once. */
 __noinline int roll(struct thread *t, struct flip *f)
 {
@@ -164,10 +177,10 @@ __noinline int roll(struct thread *t, struct flip *f)
 	barrier();
 	if (t->gen + 1 != gen) {
 		__builtin_memset(old, 0, sizeof(*old));
-		if (t->charged < f->prev_ns)
-			t->charged = f->prev_ns;
+		if (t->charged < began(f, gen - 1))
+			t->charged = began(f, gen - 1);
 	}
-	charge_all(t, old, f->ns);
+	charge_all(t, old, began(f, gen));
 	__builtin_memset(new, 0, sizeof(*new));
 	t->gen = gen;
 	barrier();

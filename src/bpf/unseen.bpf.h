@@ -9,12 +9,6 @@
 #ifndef SBERF_UNSEEN_BPF_H
 #define SBERF_UNSEEN_BPF_H
 
-/* Nobody has told yet of what it did in the interval before `gen`, in which it lived. */
-static __always_inline bool is_untold(struct thread *t, __u64 gen)
-{
-	return t->told + 1 < gen && t->born < gen;
-}
-
 /* Between the last event of this thread and now there was one that no hook told of. At least that a wait ended is known. */
 static __always_inline void unseen(struct thread *t, struct acc *acc)
 {
@@ -42,13 +36,15 @@ static __always_inline __u64 got_unseen(struct task_struct *task, struct thread 
 /* Of the interval that was closed a moment ago, and that nobody has told of yet, it ran through the part after `got`. */
 static __always_inline void amend(struct thread *t, struct flip *f, __u64 got)
 {
-	__u64 from = got > f->prev_ns ? got : f->prev_ns, state = t->state, slot = t->slot, ns;
-	struct acc *acc = half(t, f->gen - 1);
+	__u64 from = began(f, t->gen - 1), to = began(f, t->gen), state = t->state, slot = t->slot, ns;
+	struct acc *acc = half(t, t->gen - 1);
 	struct place *place;
 
-	if (from >= f->ns || !is_untold(t, f->gen) || state >= ST_COUNT)
+	if (got > from)
+		from = got;
+	if (from >= to || !is_untold(t, f) || state >= ST_COUNT)
 		return;
-	ns = f->ns - from;
+	ns = to - from;
 	BOUND(state, STATE_SLOTS - 1);
 	if (ns > acc->ns[state])
 		ns = acc->ns[state];
@@ -109,9 +105,9 @@ static __always_inline void notice(struct task_struct *task, struct thread *t)
 }
 
 /* The part of `rec->task.lived_ns` in which it ran unseen goes to its place. */
-static __always_inline void add_unseen(struct task_full_rec *rec, struct flip *f, __u64 resumed)
+static __always_inline void add_unseen(struct task_full_rec *rec, __u64 end, __u64 resumed)
 {
-	__u64 ns = f->ns > resumed ? f->ns - resumed : 0;
+	__u64 ns = end > resumed ? end - resumed : 0;
 
 	if (ns > rec->task.lived_ns)
 		ns = rec->task.lived_ns;

@@ -6,34 +6,36 @@ use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 
 use libbpf_rs::query::ProgInfoIter;
 
-/// Kernel ids of the loaded programs with that name.
-fn programs(name: &str) -> Vec<u32> {
-    ProgInfoIter::default().filter(|info| info.name.to_string_lossy() == name).map(|info| info.id).collect()
+/// Descriptors of ours that are links of a program with that name, or that program itself; and what the kernel calls the program.
+fn ours(name: &str, link: bool) -> Vec<(i32, u32)> {
+    let named: Vec<u32> =
+        ProgInfoIter::default().filter(|info| info.name.to_string_lossy() == name).map(|info| info.id).collect();
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc/self/fdinfo").expect("descriptors").flatten() {
+        let info = fs::read_to_string(entry.path()).unwrap_or_default();
+        let value = |key: &str| info.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
+        let program = value("prog_id:").and_then(|id| id.parse().ok()).filter(|id| named.contains(id));
+        if let Some(id) = program.filter(|_| value("link_id:").is_some() == link) {
+            found.push((entry.file_name().to_string_lossy().parse().expect("a number"), id));
+        }
+    }
+    found
 }
 
 /// Takes a program off its hook: its link is closed under the hands of the library.
 pub fn detach(name: &str) {
-    let ids = programs(name);
-    let mut detached = 0;
-    for entry in fs::read_dir("/proc/self/fdinfo").expect("descriptors").flatten() {
-        let info = fs::read_to_string(entry.path()).unwrap_or_default();
-        let value = |key: &str| info.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
-        let is_link = value("link_id:").is_some();
-        let program = value("prog_id:").and_then(|id| id.parse::<u32>().ok());
-        if is_link && program.is_some_and(|id| ids.contains(&id)) {
-            let fd: i32 = entry.file_name().to_string_lossy().parse().expect("a number");
-            let null = File::open("/dev/null").expect("/dev/null");
-            // SAFETY: the number stays taken, by another file: whoever owns it closes that instead.
-            assert!(unsafe { libc::dup2(null.as_raw_fd(), fd) } == fd);
-            detached += 1;
-        }
+    let links = ours(name, true);
+    assert!(!links.is_empty(), "no link of {name}");
+    for (fd, _) in links {
+        let null = File::open("/dev/null").expect("/dev/null");
+        // SAFETY: the number stays taken, by another file: whoever owns it closes that instead.
+        assert!(unsafe { libc::dup2(null.as_raw_fd(), fd) } == fd);
     }
-    assert!(detached > 0, "no link of {name}");
 }
 
 /// Puts a program on the hook that it was loaded for, until dropped.
 pub fn attach(name: &str) -> OwnedFd {
-    let &[id] = programs(name).as_slice() else { panic!("one program is called {name}") };
+    let &(_, id) = ours(name, false).first().unwrap_or_else(|| panic!("no program {name}"));
     // SAFETY: takes a number, gives a descriptor or a negative error.
     let program = owned(unsafe { libbpf_sys::bpf_prog_get_fd_by_id(id) });
     // SAFETY: the descriptor is open for the call, and null names no hook but the program's own.

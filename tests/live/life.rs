@@ -1,18 +1,19 @@
 //! Processes that come and go.
 
 use std::collections::{HashMap, HashSet};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sberf::tick::{Life, Loss, ThreadTick};
+use sberf::collect::live::LiveOptions;
+use sberf::tick::{Life, Loss, ThreadTick, Tick};
 
 use crate::machine::{machine, now_ns};
 use crate::recording::{Recorded, Recording, total};
+use crate::sleepers::among_sleepers;
 use crate::workload::Workload;
 
 const CHILDREN: usize = 1000;
 const UNSEEN_NS: u64 = 4_000_000;
+const ENDS_NS: u64 = 20_000_000;
 
 #[test]
 fn a_thousand_forks_execs_and_exits() {
@@ -114,7 +115,8 @@ fn the_dead_that_found_no_room_are_counted() {
 #[test]
 fn exec_in_a_thread_keeps_the_account() {
     let Some(_machine) = machine() else { return };
-    check_execs(Workload::prepare("thread_exec", &["300", "1"]), 500, 1, 2.0);
+    let exec = Workload::prepare("thread_exec", &["300", "1", "0"]);
+    check_execs(exec, 1, 2.0, |options| options.interval = Duration::from_millis(500));
 }
 
 /// Also between the moment in which the process's first thread is asked after and the one in which the other would be: here they are
@@ -122,29 +124,31 @@ fn exec_in_a_thread_keeps_the_account() {
 #[test]
 fn execs_in_threads_keep_the_account_of_every_interval() {
     let Some(_machine) = machine() else { return };
-    let exec = Workload::prepare("thread_exec", &["10", "300"]);
-    let over = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let sleep = || {
-            while !over.load(Ordering::Relaxed) {
-                std::thread::park();
-            }
-        };
-        let between = (0..3000).map(|_| scope.spawn(sleep)).collect::<Vec<_>>();
-        let checked = catch_unwind(AssertUnwindSafe(|| check_execs(exec, 20, 300, 0.3)));
-        over.store(true, Ordering::Relaxed);
-        between.iter().for_each(|thread| thread.thread().unpark());
-        checked.unwrap_or_else(|failed| resume_unwind(failed));
+    let exec = Workload::prepare("thread_exec", &["10", "300", "0"]);
+    among_sleepers(3000, || {
+        check_execs(exec, 300, 0.3, |options| {
+            (options.interval, options.crowd) = (Duration::from_millis(20), u64::MAX)
+        });
     });
 }
 
-/// The process says what CPU time it had, and executed so many times; ours must be within `slack` % of it.
-fn check_execs(mut exec: Workload, interval_ms: u64, times: usize, slack: f64) {
+fn own_of(tick: &Tick, tgid: u32) -> impl Iterator<Item = &ThreadTick> {
+    tick.threads.iter().filter(move |thread| thread.process.tgid == tgid)
+}
+
+/// In a crowd who sleeps is accounted for without being asked after; what it did not tell then must not come with its next life.
+#[test]
+fn execs_in_threads_that_slept_in_a_crowd_are_accounted_for_once() {
+    let Some(_machine) = machine() else { return };
+    let exec = Workload::prepare("thread_exec", &["5", "10", "700"]);
+    check_execs(exec, 10, 2.0, |options| (options.interval, options.crowd) = (Duration::from_millis(200), 0));
+}
+
+/// The process says what CPU time it had, and executed so many times; ours must be within `slack` % of it. No thread is twice in a tick,
+/// or longer than the tick is.
+fn check_execs(mut exec: Workload, times: usize, slack: f64, set: impl FnOnce(&mut LiveOptions)) {
     let pid = exec.pid();
-    let recording = Recording::with(|options| {
-        options.interval = Duration::from_millis(interval_ms);
-        options.crowd = u64::MAX;
-    });
+    let recording = Recording::with(set);
     exec.run();
     exec.finish();
     recording.wait_past(now_ns());
@@ -159,6 +163,13 @@ fn check_execs(mut exec: Workload, interval_ms: u64, times: usize, slack: f64) {
     let processes = own.iter().map(|thread| thread.process).collect::<HashSet<_>>();
     assert_eq!(processes.len(), 1, "one process: {processes:?}");
     let what = seen.events().filter(|event| event.process.tgid == pid).map(|event| event.what).collect::<Vec<_>>();
+    for tick in seen.ticks() {
+        let mut keys = HashSet::new();
+        assert!(own_of(tick, pid).all(|thread| keys.insert(thread.key)), "one of them is twice in a tick: {keys:?}");
+        // The first thread ends when the other executes, and may wait for a CPU to do so.
+        let (all, len) = (total(own_of(tick, pid).map(|thread| &thread.ns)).total(), tick.span.len_ns());
+        assert!(all <= 2 * len + ENDS_NS, "two threads, {all} ns of {len}: {keys:?}");
+    }
     let (last, execs) = what.split_last().expect("its end");
     assert_eq!(*last, Life::Exit { status: 0 });
     assert!(execs.len() == times && execs.iter().all(|what| *what == Life::Exec), "{execs:?}");

@@ -8,6 +8,7 @@ use sberf::tick::{Lens, Loss, StackEnd, StackWeight, State, Tick};
 
 use crate::machine::{machine, now_ns};
 use crate::recording::{Recorded, Recording};
+use crate::sleepers::among_sleepers;
 use crate::workload::Workload;
 
 const STACKS: u64 = 20_000;
@@ -83,6 +84,44 @@ fn callers_that_take_turns_keep_their_shares() {
     let all: u64 = waits.values().sum();
     let often = waits.get("often").copied().unwrap_or_default() as f64 / all as f64;
     assert!(all > 19_000 && (often - 2.0 / 3.0).abs() < 0.06, "{waits:?} of {all}");
+}
+
+/// A thread that blocks at more places than are remembered, over many short intervals: what it forgets between the end of one and the moment
+/// in which it is asked after stays where it was spent.
+#[test]
+fn forgotten_places_keep_their_time() {
+    let Some(_machine) = machine() else { return };
+    among_sleepers(3000, || {
+        let mut rounds = Workload::prepare("rounds", &["4"]);
+        let recording = Recording::with(|options| {
+            (options.interval, options.crowd) = (Duration::from_millis(50), u64::MAX);
+            options.walks_per_s = 1_000_000;
+        });
+        rounds.run();
+        recording.wait_past(rounds.number("end_ns"));
+        recording.wait_names(rounds.pid());
+        check_places(&rounds, &recording.stop());
+    });
+}
+
+/// As long at each place as the workload says.
+fn check_places(rounds: &Workload, seen: &Recorded) {
+    let mut ours: HashMap<String, u64> = HashMap::new();
+    let blocked =
+        |weight: &&StackWeight| weight.process.tgid == rounds.pid() && weight.lens == Lens::Blocked(State::Timer);
+    for weight in seen.ticks().flat_map(|tick| &tick.stacks).filter(blocked) {
+        let functions = seen.functions(seen.stack(weight.stack).expect("every stack is named"));
+        let place = functions.into_iter().find(|name| name.starts_with("place")).unwrap_or("none");
+        *ours.entry(place.to_owned()).or_default() += weight.weight;
+    }
+    for told in rounds.told("place") {
+        let (place, truth) = (format!("place{}", told[0]), told[1].parse::<u64>().expect("a number"));
+        let off = ours.get(&place).copied().unwrap_or_default() as f64 / truth as f64 - 1.0;
+        // Its own clock has the waits for a CPU and the way there and back, too.
+        assert!((-0.6..0.02).contains(&off), "{place}: {:+.1} % of {truth} ns: {ours:?}", 100.0 * off);
+    }
+    let none = ours.get("none").copied().unwrap_or_default();
+    assert!(none < 60_000_000, "{none} ns at no place: {ours:?}");
 }
 
 /// As many distinct stacks as the machine can make: each wait is on one, or counted as what became of it.

@@ -26,10 +26,13 @@ pub struct Closed {
     pub end_ns: u64,
 }
 
-/// 64-bit words of `struct flip`: generation, ns, prev_ns, then such of 32 bits.
+/// 64-bit words of `struct flip`: generation, the last one that was passed, when four of them began; then such of 32 bits.
 const FLIP_WORDS: usize = 9;
+const FLIP_GENERATION: usize = 0;
+const FLIP_PASSED: usize = 1;
+const FLIP_BEGAN: usize = 2;
 /// 32-bit words of it: walks, looks, weight of a sample.
-const FLIP_SETTINGS: [usize; 3] = [6, 7, 8];
+const FLIP_SETTINGS: [usize; 3] = [12, 13, 14];
 /// 32-bit words of it: how many ids are in the list of an even interval, and of an odd one.
 const FLIP_LISTED: [usize; 2] = [16, 17];
 
@@ -52,7 +55,7 @@ impl FlipPage {
 
     /// Number of the interval that is being filled.
     pub fn generation(&self) -> u64 {
-        self.0.long(0).map_or(0, |word| word.load(Ordering::Acquire))
+        self.0.long(FLIP_GENERATION).map_or(0, |word| word.load(Ordering::Acquire))
     }
 
     /// Tells the programs how to go on from here.
@@ -89,17 +92,27 @@ impl FlipPage {
         }
     }
 
+    /// All threads have been asked for a closed interval: nobody needs to tell of it any more.
+    pub fn passed(&self, generation: u64) {
+        if let Some(passed) = self.0.long(FLIP_PASSED) {
+            passed.store(generation, Ordering::Release);
+        }
+    }
+
     /// Begins the next interval now, and returns the one that it closes.
     ///
-    /// The times go before the number: a program that reads the new number reads the new times.
+    /// Its beginning goes before its number: a program that reads the new number reads the new time.
     pub fn advance(&self) -> Closed {
         let end_ns = monotonic_ns();
-        let [Some(generation), Some(began), Some(before)] = [0, 1, 2].map(|word| self.0.long(word)) else {
+        let began = |generation: u64| self.0.long(FLIP_BEGAN + (generation & 3) as usize);
+        let Some(generation) = self.0.long(FLIP_GENERATION) else {
             return Closed { generation: 0, start_ns: end_ns, end_ns };
         };
-        let (closed, start_ns) = (generation.load(Ordering::Acquire), began.load(Ordering::Acquire));
-        before.store(start_ns, Ordering::Release);
-        began.store(end_ns, Ordering::Release);
+        let closed = generation.load(Ordering::Acquire);
+        let start_ns = began(closed).map_or(end_ns, |began| began.load(Ordering::Acquire));
+        if let Some(next) = began(closed + 1) {
+            next.store(end_ns, Ordering::Release);
+        }
         generation.store(closed + 1, Ordering::Release);
         Closed { generation: closed, start_ns, end_ns }
     }

@@ -412,7 +412,8 @@ impl Live {
         }
         let watched = &self.watched;
         let wanted = |tgid: u32| watched.wants(tgid);
-        let interval = Interval { closed, nodes: &self.nodes, spilled: &spilled };
+        let boot_offset_ns = host::boot_offset_ns();
+        let interval = Interval { closed, nodes: &self.nodes, spilled: &spilled, boot_offset_ns };
         let told = self.passes.told();
         let harvest = self.tasks.harvest(&interval, dead, &told, &mut weights, wanted);
         self.passes.learn(harvest.told);

@@ -56,6 +56,7 @@ impl Passes {
                 self.all(objects)?;
             }
         }
+        flip.passed(closed.generation);
         flip.unlist(closed.generation);
         Ok(host::now_ns(ClockId::ThreadCPUTime).saturating_sub(before))
     }

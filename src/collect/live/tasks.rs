@@ -1,7 +1,7 @@
 //! Threads: the records of the task iterator and of threads that ended, to [`ThreadTick`]s, process facts, and the
 //! weights of the places where they were blocked.
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::hists;
 use super::maps::Closed;
@@ -177,6 +177,8 @@ pub struct Interval<'a> {
     /// NUMA nodes and their CPUs.
     pub nodes: &'a [(u32, Vec<u32>)],
     pub spilled: &'a Spilled,
+    /// What the clock of start times is ahead of that of intervals: for how long the machine was suspended.
+    pub boot_offset_ns: u64,
 }
 
 /// Threads of one interval.
@@ -231,9 +233,14 @@ impl Tasks {
     ) -> Harvest {
         self.tick += 1;
         let mut harvest = Harvest { asleep: Vec::with_capacity(self.slept + self.slept / 16), ..Harvest::default() };
-        let mut ended = FxHashMap::default();
+        let (mut ended, mut left_word) = (FxHashMap::default(), FxHashSet::default());
+        self.awake.clear();
         for record in dead {
             harvest.count(&record);
+            if record.task.dead == 0 {
+                left_word.insert(record.task.task);
+                self.awake.push(record.task.tid);
+            }
             if wanted(record.task.tgid) {
                 if record.task.dead != 0 {
                     ended.insert(key_of(&record.task), record.task.task);
@@ -241,13 +248,16 @@ impl Tasks {
                 self.one(interval, &record, weights, &mut harvest);
             }
         }
-        self.awake.clear();
         let mut rest = alive.records;
         while !rest.is_empty() {
             let Some(record) = take(&mut rest) else {
                 harvest.malformed += 1;
                 break;
             };
+            // It was told of while it executed a program, or ended: under whatever id, that was the same account.
+            if left_word.contains(&record.task.task) {
+                continue;
+            }
             harvest.count(&record);
             if !state_of(record.task.state).is_some_and(State::is_blocked) {
                 self.awake.push(record.task.tid);
@@ -307,17 +317,16 @@ impl Tasks {
     }
 
     fn one(&mut self, interval: &Interval<'_>, record: &Record, weights: &mut Weights, harvest: &mut Harvest) {
-        let &Interval { closed, nodes, spilled } = interval;
+        let &Interval { closed, nodes, spilled, boot_offset_ns } = interval;
         let task = &record.task;
         let key = key_of(task);
         let process = ProcessKey { tgid: task.tgid, start_ns: task.leader_start_ns };
-        let born_now = is_younger(key, closed);
+        let born_now = key.start_ns >= closed.start_ns + boot_offset_ns;
         let known = self.seen.get(&key).copied();
         let (executed, before) = match known {
             Some(seen) if seen.task != task.task => (true, self.formerly(task.task)),
             _ => (false, known.map(|seen| (key, seen))),
         };
-        // Also of who ended and had not been asked after before: the record of the interval in which it was said to sleep on comes second.
         if !executed && known.is_some_and(|seen| seen.tick == self.tick) {
             return;
         }
@@ -388,8 +397,9 @@ impl Tasks {
         seen.tick = if task.r#gen < closed.generation { 0 } else { self.tick };
         self.seen.insert(key, seen);
         harvest.lead(process, task);
+        let follows = known.is_some_and(|known| known.tick == 0);
         let near = if task.dead != 0 || seen.tick == 0 { 64 } else { 0 };
-        merge(&mut harvest.threads, tick, if executed { usize::MAX } else { near });
+        merge(&mut harvest.threads, tick, if executed || follows { usize::MAX } else { near });
     }
 
     /// What was seen last of a task that another key is given to now: a thread that executes a program becomes the
@@ -454,11 +464,6 @@ impl Seen {
 
 fn key_of(task: &task_rec) -> ThreadKey {
     ThreadKey { tid: task.tid, start_ns: task.start_ns }
-}
-
-/// Began within the interval, as far as the two clocks agree: they differ by the time the machine was suspended.
-fn is_younger(key: ThreadKey, closed: Closed) -> bool {
-    key.start_ns >= closed.start_ns
 }
 
 fn ratio(user: u64, kernel: u64) -> Option<f32> {
