@@ -182,7 +182,7 @@ static __always_inline bool copy_account(struct task_full_rec *rec, struct threa
 	__u64 from = began(f, told);
 
 	barrier();
-	rec->task.has_acc = t->gen >= told;
+	rec->task.has_acc = told && t->gen >= told;
 	rec->task.lived_ns = 0;
 	if (rec->task.has_acc) {
 		__builtin_memcpy(&rec->acc, half(t, told), sizeof(rec->acc));
@@ -214,7 +214,10 @@ static __always_inline void tell(struct task_struct *task, struct thread *t, str
 	rec = bpf_map_lookup_elem(&out, &zero);
 	told = f->gen - 1;
 	end = began(f, f->gen);
-	if (!rec || t->state == ST_DEAD || t->born > told || t->told == told)
+	if (!rec || t->state == ST_DEAD)
+		return;
+	/* In the very first pass there is nothing to tell of but who is there. */
+	if (told && (t->born > told || t->told == told))
 		return;
 	notice(task, t);
 	acc = &rec->acc;

@@ -65,3 +65,18 @@ fn without_tables_they_have_the_kernel_part_and_say_so() {
         assert!(!stacks(&seen, asleep.pid(), state).is_empty(), "{state:?}");
     }
 }
+
+/// Who was there is known by its command line in the first tick: it is read while the tick lasts.
+#[test]
+fn who_was_there_is_known_at_once() {
+    let Some(_machine) = machine() else { return };
+    let sleepers = (0..20).map(|_| Workload::prepare("restart", &[])).collect::<Vec<_>>();
+    let recording = Recording::start();
+    recording.wait_ticks(1);
+    let seen = recording.stop();
+    let tick = seen.ticks().next().expect("a tick");
+    let there = |pid| tick.processes.iter().find(|process| process.key.tgid == pid);
+    let known = sleepers.iter().filter(|asleep| there(asleep.pid()).is_some_and(|facts| facts.cmdline.is_some()));
+    let known = known.count();
+    assert!(known >= 18, "{known} of 20 have a command line");
+}

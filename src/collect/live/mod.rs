@@ -206,7 +206,7 @@ impl Live {
         let policy = live.options.max_overhead.map(|budget| Policy::new(budget, live.options.walks_per_s, rate_hz));
         live.watching = Watching::new(policy);
         live.describe();
-        // The first pass adopts the threads that are there; what it tells is of an interval before ours.
+        // The first pass adopts the threads that are there, and tells who that is.
         live.passes.all(&live.objects).map_err(failed("running the task iterator"))?;
         live.processes.expect(tasks::processes(live.passes.told().records));
         Ok(live)
