@@ -20,14 +20,19 @@ struct user_regs {
 #define USER_REGS 16
 #define NR_RESTART_SYSCALL 219
 
-/* The number of the system call that a task is in, negative if in none, and its first argument. */
+/*
+ * The number of the system call that a task is in, negative if in none, and its first argument. SYSCALLS if its number says nothing to
+ * us: in a program of 32 bits they mean other calls.
+ */
 static __always_inline long call_of(struct pt_regs *regs, struct user_regs *out, __u32 *argument)
 {
+	long nr = (long)regs->orig_ax;
+
 	out->pc = regs->ip;
 	out->sp = regs->sp;
 	out->fp = regs->bp;
 	*argument = regs->di;
-	return (long)regs->orig_ax;
+	return (regs->cs & 0xffff) == USER32_CS && nr >= 0 ? SYSCALLS : nr;
 }
 
 /* False if there are none, or they are those of a 32-bit program. */

@@ -1,7 +1,12 @@
 //! Time blocked: how long, how often, for what reason.
 
+#[cfg(target_arch = "x86_64")]
+use std::process::Command;
+
 use sberf::tick::{Loss, State};
 
+#[cfg(target_arch = "x86_64")]
+use crate::compile::compile;
 use crate::machine::{machine, now_ns, scratch, skipped, sleep_ms};
 use crate::recording::{Recorded, Recording, total};
 use crate::workload::Workload;
@@ -167,6 +172,27 @@ fn blocked_throughout_shows_in_every_tick() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Numbers of system calls mean others in programs of 32 bits.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_program_of_32_bits_has_no_made_up_reason() {
+    let Some(_machine) = machine() else { return };
+    let flags = ["-m32", "-O2", "-nostdlib", "-static", "-ffreestanding", "-fno-pic"];
+    let program = compile("gcc", "narrow", "narrow", &flags).expect("a C compiler");
+    let mut child = match Command::new(program).spawn() {
+        Ok(child) => child,
+        Err(error) => return skipped(format!("this kernel runs no programs of 32 bits: {error}")),
+    };
+    sleep_ms(50);
+    let recording = Recording::start();
+    recording.wait_ticks(3);
+    let seen = recording.stop();
+    let _ = child.kill();
+    let _ = child.wait();
+    let told = seen.thread(child.id()).into_iter().map(|(_, thread)| (thread.now, thread.syscall)).collect::<Vec<_>>();
+    assert_eq!(told[1..], [(Some(State::Other), None); 2], "{told:?}");
 }
 
 /// Interrupted waits go on through another system call (restart_syscall), which does not say what they wait for.
