@@ -14,21 +14,37 @@ fn programs(name: &str) -> Vec<u32> {
 /// Takes a program off its hook: its link is closed under the hands of the library.
 pub fn detach(name: &str) {
     let ids = programs(name);
-    let mut detached = 0;
-    for entry in fs::read_dir("/proc/self/fdinfo").expect("descriptors").flatten() {
-        let info = fs::read_to_string(entry.path()).unwrap_or_default();
+    let its_link = |fd: &str| {
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap_or_default();
         let value = |key: &str| info.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
         let is_link = value("link_id:").is_some();
         let program = value("prog_id:").and_then(|id| id.parse::<u32>().ok());
-        if is_link && program.is_some_and(|id| ids.contains(&id)) {
-            let fd: i32 = entry.file_name().to_string_lossy().parse().expect("a number");
-            let null = File::open("/dev/null").expect("/dev/null");
-            // SAFETY: the number stays taken, by another file: whoever owns it closes that instead.
-            assert!(unsafe { libc::dup2(null.as_raw_fd(), fd) } == fd);
-            detached += 1;
-        }
+        is_link && program.is_some_and(|id| ids.contains(&id))
+    };
+    assert!(close(its_link) > 0, "no link of {name}");
+}
+
+/// Closes every perf event of this process: once nothing is attached to it either, it is gone.
+pub fn close_perf_events() {
+    let is_event = |fd: &str| {
+        let file = fs::read_link(format!("/proc/self/fd/{fd}"));
+        file.is_ok_and(|file| file.to_string_lossy() == "anon_inode:[perf_event]")
+    };
+    assert!(close(is_event) > 0, "no perf event");
+}
+
+/// Closes the descriptors of this process that are meant; how many.
+fn close(is_meant: impl Fn(&str) -> bool) -> usize {
+    let fds = fs::read_dir("/proc/self/fd").expect("descriptors").flatten();
+    let meant: Vec<String> =
+        fds.map(|entry| entry.file_name().to_string_lossy().into_owned()).filter(|fd| is_meant(fd)).collect();
+    for fd in &meant {
+        let fd: i32 = fd.parse().expect("a number");
+        let null = File::open("/dev/null").expect("/dev/null");
+        // SAFETY: the number stays taken, by another file: whoever owns it closes that instead.
+        assert!(unsafe { libc::dup2(null.as_raw_fd(), fd) } == fd);
     }
-    assert!(detached > 0, "no link of {name}");
+    meant.len()
 }
 
 /// Puts a program on the hook that it was loaded for, until dropped.
