@@ -60,6 +60,7 @@ fn a_machine_at_work_gives_no_alarm() {
     }
     let agrees = |what| verdicts(&seen, (0, end), what).iter().any(|check| check.verdict == Verdict::Agrees);
     assert!(agrees(Counter::Switches) && agrees(Counter::CpuTime) && agrees(Counter::Forks));
+    assert!(agrees(Counter::Samples), "{:?}", verdicts(&seen, (0, end), Counter::Samples));
     assert_eq!(seen.lost(Loss::Unsampled), 0);
 }
 
@@ -75,6 +76,18 @@ fn hog(seconds: &str) -> (u32, (u64, u64)) {
 fn samples_of(tick: &Tick, pid: u32) -> u64 {
     let on_cpu = tick.stacks.iter().filter(|of| of.process.tgid == pid && of.lens == Lens::OnCpu);
     on_cpu.map(|of| of.count).sum()
+}
+
+#[test]
+fn sampling_that_was_detached_behind_our_back_is_noticed() {
+    let Some(_machine) = machine() else { return };
+    let recording = start(|_| ());
+    detach("sample");
+    let (_, span) = hog("3");
+    recording.wait_past(span.1);
+    let seen = recording.stop();
+    let checks = verdicts(&seen, span, Counter::Samples);
+    assert_eq!(checks.last().map(|check| check.verdict), Some(Verdict::Silent), "{checks:?}");
 }
 
 #[test]
@@ -130,6 +143,8 @@ fn a_perf_event_that_cannot_be_opened_is_told_of_once_and_tried_again() {
     let seen = recording.stop();
     let unsampled: Vec<_> = seen.ticks_within(refused).map(|tick| lost(tick, Loss::Unsampled)).collect();
     assert!(unsampled.iter().rev().take(4).all(|&cpus| cpus > 0), "{unsampled:?}");
+    let checks = verdicts(&seen, refused, Counter::Samples);
+    assert_eq!(checks.last().map(|check| check.verdict), Some(Verdict::Silent), "{checks:?}");
     let about = |said: &&String| said.contains("perf event");
     assert_eq!(seen.said.iter().filter(about).count(), 1, "{:?}", seen.said);
     let samples: Vec<u64> = seen.ticks_within((back, end)).map(|tick| samples_of(tick, pid)).collect();
@@ -141,13 +156,14 @@ fn lost(tick: &Tick, cause: Loss) -> u64 {
 }
 
 #[test]
-fn an_event_with_nothing_to_sample_is_none_that_is_gone() {
+fn samples_of_some_processes_alone_are_compared_with_nothing() {
     let Some(_machine) = machine() else { return };
     let recording = start(|options| options.pids = vec![1]);
     let (_, span) = hog("2");
     recording.wait_past(span.1);
     let seen = recording.stop();
-    assert_eq!(seen.lost(Loss::Unsampled), 0);
+    assert!(seen.ticks().all(|tick| check(tick, Counter::Samples).is_none()));
+    assert_eq!(seen.lost(Loss::Unsampled), 0, "an event that has nothing to sample is none that is gone");
 }
 
 #[test]

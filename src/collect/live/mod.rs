@@ -368,7 +368,8 @@ impl Live {
         losses.add(Loss::Evicted, self.resolver.take_unasked());
         tick.losses = losses.0.into_iter().filter(|&(_, count)| count > 0).collect();
         tick.losses.sort_by_key(|&(loss, _)| loss as u8);
-        let counted = Counted { forks: forks + programs.threads(), on_cpu_ns: self.on_cpu_ns };
+        let counted =
+            Counted { forks: forks + programs.threads(), on_cpu_ns: self.on_cpu_ns, sampling: self.sampling_of_all() };
         tick.cost = self.meter.read(&self.objects, programs, self.iteration);
         tick.cost.late_ns = started.elapsed().as_nanos() as u64;
         tick.cost.symbol_bytes = self.resolver.symbols().stats().bytes();

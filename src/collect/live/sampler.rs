@@ -8,6 +8,7 @@ use libbpf_rs::{Link, ProgramMut};
 use perf_event_open_sys as perf;
 
 use super::{Live, objects};
+use crate::collect::checks::Sampling;
 use crate::collect::privileges::Privileges;
 use crate::tick::{CpuTick, Refusal, Sampler, Tick};
 
@@ -175,6 +176,14 @@ impl Live {
             self.notes.push(format!("not every CPU is sampled: {why}"));
         }
         unsampled
+    }
+
+    /// How all that runs is sampled now; `None`: nothing is, or not everybody.
+    pub(super) fn sampling_of_all(&self) -> Option<Sampling> {
+        let events = self.sampling.as_ref()?;
+        let by_cycles = matches!(events.kind, Sampler::Cycles(_));
+        let sampling = Sampling { rate_hz: events.rate_hz, by_cycles, include_self: self.options.include_self };
+        (events.rate_hz > 0 && !objects::only_some(&self.options)).then_some(sampling)
     }
 }
 
