@@ -22,6 +22,46 @@ pub struct Pair {
     pub hidden: u64,
 }
 
+/// How everything on CPUs is sampled.
+#[derive(Clone, Copy, Debug)]
+pub struct Sampling {
+    /// Times per second and CPU.
+    pub rate_hz: u32,
+    /// By hardware cycles, not by a timer.
+    pub by_cycles: bool,
+    /// sberf itself, too.
+    pub include_self: bool,
+}
+
+/// CPU time of an interval, for which samples are due.
+#[derive(Clone, Copy, Debug)]
+pub struct Due {
+    /// Of all, by the one account of it or the other: at least and at most.
+    pub ns: (u64, u64),
+    /// Of that, sberf's own.
+    pub own_ns: u64,
+    /// What is known to be hidden from us.
+    pub hidden_ns: u64,
+    /// The length of the interval on all CPUs.
+    pub machine_ns: u64,
+}
+
+impl Sampling {
+    /// So many samples, beside what is due.
+    pub fn pair(&self, samples: u64, due: &Due) -> Pair {
+        let worth = |ns: u64| (u128::from(ns) * u128::from(self.rate_hz) / 1_000_000_000) as u64;
+        let own_ns = if self.include_self { 0 } else { due.own_ns };
+        // The kernel aims at a number of cycles by what a CPU went through in a whole clock tick, idle or not: with little to do
+        // they come faster than its own time would have it.
+        let most_ns = if self.by_cycles { due.ns.1.max(due.machine_ns) } else { due.ns.1 };
+        Pair {
+            ours: samples,
+            theirs: (worth(due.ns.0.saturating_sub(own_ns)), worth(most_ns)),
+            hidden: worth(due.hidden_ns),
+        }
+    }
+}
+
 /// How far apart the two sides may be.
 struct Tolerance {
     /// Of what procfs counts.
@@ -42,6 +82,9 @@ fn tolerance(what: Counter, machine_ns: u64) -> Tolerance {
         Counter::DiskRequests => Tolerance { share: 0.05, more: 5, fewest: 100 },
         Counter::DiskBytes => Tolerance { share: 0.05, more: 1 << 20, fewest: 16 << 20 },
         Counter::Forks => Tolerance { share: 0.05, more: 3, fewest: 50 },
+        // A count of events at a fixed distance varies like the time they fall into, by less than its root; a hypervisor that takes
+        // time away without saying so takes the samples of that time, too.
+        Counter::Samples => Tolerance { share: 0.5, more: 3, fewest: 50 },
     }
 }
 
@@ -175,6 +218,64 @@ mod tests {
         assert_eq!(verdicts(Counter::Forks, &[pair(0, 5); 3])[2], TooFew);
         assert_eq!(verdicts(Counter::Forks, &[pair(0, 50); 3])[2], Silent);
         assert_eq!(verdicts(Counter::Forks, &[pair(49, 50); 3])[2], Agrees);
+    }
+
+    fn sampled(samples: u64, sampling: Sampling, due: Due) -> Verdict {
+        verdicts(Counter::Samples, &[sampling.pair(samples, &due); 5])[4]
+    }
+
+    #[test]
+    fn samples_are_due_for_time_on_cpus() {
+        let timer = Sampling { rate_hz: 99, by_cycles: false, include_self: false };
+        let second = 1_000_000_000;
+        let busy = Due { ns: (second, second), own_ns: 0, hidden_ns: 0, machine_ns: MACHINE_NS };
+        assert_eq!(sampled(99, timer, busy), Agrees);
+        assert_eq!(sampled(60, timer, busy), Agrees, "a hypervisor took some");
+        assert_eq!(sampled(40, timer, busy), Disagrees);
+        assert_eq!(sampled(0, timer, busy), Silent);
+        assert_eq!(sampled(198, timer, busy), Disagrees, "an event too many");
+        let idle = Due { ns: (second / 20, second / 10), ..busy };
+        assert_eq!(sampled(0, timer, idle), TooFew, "25 in five seconds");
+        assert_eq!(sampled(0, Sampling { rate_hz: 997, ..timer }, idle), Silent);
+        let own = Due { own_ns: second, ..busy };
+        assert_eq!(sampled(0, timer, own), TooFew, "only we ran");
+        assert_eq!(sampled(0, Sampling { include_self: true, ..timer }, own), Silent);
+        let hidden = Due { hidden_ns: second, ..busy };
+        assert_eq!(sampled(0, timer, hidden), Agrees);
+        let cycles = Sampling { by_cycles: true, ..timer };
+        let little = Due { ns: (second / 5, second / 5), ..busy };
+        assert_eq!(sampled(60, timer, little), Disagrees);
+        assert_eq!(sampled(60, cycles, little), Agrees, "they come faster with little to do");
+        assert_eq!(sampled(0, cycles, little), Silent);
+    }
+
+    #[test]
+    fn samples_vary_with_chance() {
+        // A stretch of work of any length begins at any moment, between samples at a fixed distance.
+        let (mut seed, mut worst) = (7u64, 0);
+        let mut random = |below: u64| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) % below
+        };
+        let timer = Sampling { rate_hz: 99, by_cycles: false, include_self: false };
+        let distance_ns = 1_000_000_000 / 99;
+        for _ in 0..2000 {
+            let (mut at, mut pairs) = (0, Vec::new());
+            for _ in 0..5 {
+                let (mut samples, mut ns) = (0, 0);
+                let end = at + 1_000_000_000;
+                while at < end {
+                    let (from, to) = (at + random(20_000_000), at + 20_000_000 + random(4_000_000));
+                    samples += to / distance_ns - from / distance_ns;
+                    ns += to - from;
+                    at = to + random(20_000_000);
+                }
+                let due = Due { ns: (ns, ns), own_ns: 0, hidden_ns: 0, machine_ns: MACHINE_NS };
+                pairs.push(timer.pair(samples, &due));
+            }
+            worst += verdicts(Counter::Samples, &pairs).iter().filter(|verdict| verdict.is_alarm()).count();
+        }
+        assert_eq!(worst, 0, "alarms in 2000 windows");
     }
 
     #[test]

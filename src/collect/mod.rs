@@ -90,7 +90,7 @@ pub trait Source: Send {
     /// What does not change while it runs.
     fn session(&self) -> Session;
 
-    /// What a person may want to know of how it goes, since the last call. Nothing of it is wrong.
+    /// What a person may want to know of how it goes, since the last call. What is lost by it is in the ticks.
     fn said(&mut self) -> Vec<String> {
         Vec::new()
     }

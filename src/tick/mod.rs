@@ -642,6 +642,8 @@ pub enum Loss {
     /// Switches and wakeups that the kernel told nobody of (it may exempt a task from tracing, and with it what happens while
     /// that task is current). Their time stays in the state before; the wait is missing in the histograms.
     Unseen,
+    /// CPUs that are known to have had no perf event that works, each counted in every interval: no samples of what ran there.
+    Unsampled,
 }
 
 impl Loss {
@@ -663,6 +665,7 @@ impl Loss {
             Loss::LateTick => "late ticks",
             Loss::Evicted => "evicted from memory",
             Loss::Unseen => "switches hidden from tracing",
+            Loss::Unsampled => "CPUs not sampled, by tick",
         }
     }
 }

@@ -99,7 +99,7 @@ pub struct Check {
     pub what: Counter,
     /// What we counted.
     pub ours: u64,
-    /// What procfs counted in the same time.
+    /// What procfs counted in the same time, at the least.
     pub theirs: u64,
     /// What we know to be hidden from us, at the most.
     pub hidden: u64,
@@ -121,12 +121,21 @@ pub enum Counter {
     DiskBytes,
     /// Threads and processes that were made, with `processes` of `/proc/stat`.
     Forks,
+    /// Samples, with what the time on CPUs is worth at the rate of the interval: the least of our own account of that time and of the
+    /// `cpu` lines of `/proc/stat`.
+    Samples,
 }
 
 impl Counter {
     /// Every one.
-    pub const ALL: [Counter; 5] =
-        [Counter::Switches, Counter::CpuTime, Counter::DiskRequests, Counter::DiskBytes, Counter::Forks];
+    pub const ALL: [Counter; 6] = [
+        Counter::Switches,
+        Counter::CpuTime,
+        Counter::DiskRequests,
+        Counter::DiskBytes,
+        Counter::Forks,
+        Counter::Samples,
+    ];
 
     /// The words on the screen.
     pub const fn name(self) -> &'static str {
@@ -136,6 +145,7 @@ impl Counter {
             Counter::DiskRequests => "disk requests",
             Counter::DiskBytes => "disk bytes",
             Counter::Forks => "forks",
+            Counter::Samples => "samples",
         }
     }
 
@@ -145,6 +155,7 @@ impl Counter {
             Counter::Switches | Counter::CpuTime => "sched",
             Counter::DiskRequests | Counter::DiskBytes => "block",
             Counter::Forks => "life",
+            Counter::Samples => "oncpu",
         }
     }
 }
@@ -159,7 +170,7 @@ pub enum Verdict {
     Agrees,
     /// We count something else than procfs does.
     Disagrees,
-    /// We count nothing, and procfs does.
+    /// We count nothing, and there was something.
     Silent,
 }
 

@@ -43,11 +43,14 @@ pub fn said(check: &Check) -> String {
         _ => format::count(number),
     };
     let lens = what.lens();
-    match verdict {
-        Verdict::Silent => format!("{lens} is silent: no {}, procfs counts {}", what.name(), number(theirs)),
+    match (verdict, what) {
+        // procfs has no count of these, only the time they are of.
+        (Verdict::Silent, Counter::Samples) => format!("{lens} is silent: no samples, CPU time for {}", number(theirs)),
+        (Verdict::Silent, _) => format!("{lens} is silent: no {}, procfs counts {}", what.name(), number(theirs)),
         _ => {
             let known = if hidden > 0 { format!(", {} known to be hidden", number(hidden)) } else { String::new() };
-            format!("{lens}: {} {}, procfs {}{known}", number(ours), what.name(), number(theirs))
+            let who = if what == Counter::Samples { "CPU time for" } else { "procfs" };
+            format!("{lens}: {} {}, {who} {}{known}", number(ours), what.name(), number(theirs))
         }
     }
 }
@@ -95,6 +98,10 @@ mod tests {
         let check = Check { ours: 120_000, theirs: 190_000, verdict: Verdict::Disagrees, ..Check::default() };
         let silent = Check { what: Counter::Forks, ours: 0, theirs: 700, verdict: Verdict::Silent, ..Check::default() };
         assert_eq!(said(&silent), "life is silent: no forks, procfs counts 700");
+        let samples = Check { what: Counter::Samples, ours: 487, theirs: 495, ..Check::default() };
+        assert_eq!(said(&samples), "oncpu: 487 samples, CPU time for 495");
+        let none = Check { ours: 0, verdict: Verdict::Silent, ..samples };
+        assert_eq!(said(&none), "oncpu is silent: no samples, CPU time for 495");
         let watch = Watch { governor: Some(Governor { exhausted: true, ..Governor::default() }), checks: vec![check] };
         assert_eq!(banner(&watch).as_deref(), Some("sched: 120k context switches, procfs 190k"));
     }

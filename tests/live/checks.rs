@@ -4,10 +4,10 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::time::Duration;
 
-use sberf::tick::{Check, Counter, Loss, Tick, Verdict};
+use sberf::tick::{Check, Counter, Lens, Loss, Tick, Verdict};
 
-use crate::hooks::detach;
-use crate::machine::{machine, now_ns, scratch};
+use crate::hooks::{close_perf_events, detach};
+use crate::machine::{last_cpu, machine, now_ns, scratch, skipped};
 use crate::recording::{Recorded, Recording};
 use crate::workload::Workload;
 
@@ -60,6 +60,110 @@ fn a_machine_at_work_gives_no_alarm() {
     }
     let agrees = |what| verdicts(&seen, (0, end), what).iter().any(|check| check.verdict == Verdict::Agrees);
     assert!(agrees(Counter::Switches) && agrees(Counter::CpuTime) && agrees(Counter::Forks));
+    assert!(agrees(Counter::Samples), "{:?}", verdicts(&seen, (0, end), Counter::Samples));
+    assert_eq!(seen.lost(Loss::Unsampled), 0);
+}
+
+/// One hog on one CPU, for so long; its pid and when it ran.
+fn hog(seconds: &str) -> (u32, (u64, u64)) {
+    let mut hog = Workload::prepare("hogs", &["1", &last_cpu().to_string(), seconds]);
+    let pid = hog.told("process")[0][0].parse().expect("a pid");
+    let from = now_ns();
+    hog.run();
+    (pid, (from, now_ns()))
+}
+
+fn samples_of(tick: &Tick, pid: u32) -> u64 {
+    let on_cpu = tick.stacks.iter().filter(|of| of.process.tgid == pid && of.lens == Lens::OnCpu);
+    on_cpu.map(|of| of.count).sum()
+}
+
+#[test]
+fn sampling_that_was_detached_behind_our_back_is_noticed() {
+    let Some(_machine) = machine() else { return };
+    let recording = start(|_| ());
+    detach("sample");
+    let (_, span) = hog("3");
+    recording.wait_past(span.1);
+    let seen = recording.stop();
+    let checks = verdicts(&seen, span, Counter::Samples);
+    assert_eq!(checks.last().map(|check| check.verdict), Some(Verdict::Silent), "{checks:?}");
+}
+
+#[test]
+fn a_perf_event_that_is_gone_is_opened_again() {
+    let Some(_machine) = machine() else { return };
+    let recording = start(|_| ());
+    detach("sample");
+    close_perf_events();
+    let (pid, (_, end)) = hog("3");
+    recording.wait_past(end);
+    let seen = recording.stop();
+    let samples: Vec<u64> = seen.ticks_within((end - 1_500_000_000, end)).map(|tick| samples_of(tick, pid)).collect();
+    // Others may want that CPU, and nobody gets twice the rate.
+    assert!(samples.iter().sum::<u64>() >= 5 && samples.iter().all(|&samples| samples < 40), "{samples:?}");
+    assert!(seen.lost(Loss::Unsampled) > 0, "{:?}", seen.losses());
+}
+
+/// The kernel's limit on the rate of sampling, put back when dropped.
+struct RateLimit(String);
+
+const RATE_LIMIT: &str = "/proc/sys/kernel/perf_event_max_sample_rate";
+
+impl RateLimit {
+    fn set(rate_hz: u32) -> std::io::Result<RateLimit> {
+        let before = fs::read_to_string(RATE_LIMIT)?;
+        fs::write(RATE_LIMIT, rate_hz.to_string())?;
+        Ok(RateLimit(before))
+    }
+}
+
+impl Drop for RateLimit {
+    fn drop(&mut self) {
+        fs::write(RATE_LIMIT, self.0.trim()).expect("the limit is put back");
+    }
+}
+
+#[test]
+fn a_perf_event_that_cannot_be_opened_is_told_of_once_and_tried_again() {
+    let Some(_machine) = machine() else { return };
+    let recording = start(|_| ());
+    let limit = match RateLimit::set(50) {
+        Ok(limit) => limit,
+        Err(error) => return skipped(format!("{RATE_LIMIT}: {error}")),
+    };
+    detach("sample");
+    close_perf_events();
+    let (_, refused) = hog("3");
+    recording.wait_past(refused.1);
+    drop(limit);
+    let back = now_ns();
+    let (pid, (_, end)) = hog("2");
+    recording.wait_past(end);
+    let seen = recording.stop();
+    let unsampled: Vec<_> = seen.ticks_within(refused).map(|tick| lost(tick, Loss::Unsampled)).collect();
+    assert!(unsampled.iter().rev().take(4).all(|&cpus| cpus > 0), "{unsampled:?}");
+    let checks = verdicts(&seen, refused, Counter::Samples);
+    assert_eq!(checks.last().map(|check| check.verdict), Some(Verdict::Silent), "{checks:?}");
+    let about = |said: &&String| said.contains("perf event");
+    assert_eq!(seen.said.iter().filter(about).count(), 1, "{:?}", seen.said);
+    let samples: Vec<u64> = seen.ticks_within((back, end)).map(|tick| samples_of(tick, pid)).collect();
+    assert!(samples.iter().skip(2).sum::<u64>() >= 5, "{samples:?}");
+}
+
+fn lost(tick: &Tick, cause: Loss) -> u64 {
+    tick.losses.iter().find(|(loss, _)| *loss == cause).map_or(0, |&(_, count)| count)
+}
+
+#[test]
+fn samples_of_some_processes_alone_are_compared_with_nothing() {
+    let Some(_machine) = machine() else { return };
+    let recording = start(|options| options.pids = vec![1]);
+    let (_, span) = hog("2");
+    recording.wait_past(span.1);
+    let seen = recording.stop();
+    assert!(seen.ticks().all(|tick| check(tick, Counter::Samples).is_none()));
+    assert_eq!(seen.lost(Loss::Unsampled), 0, "an event that has nothing to sample is none that is gone");
 }
 
 #[test]

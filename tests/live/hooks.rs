@@ -26,11 +26,27 @@ fn ours(name: &str, link: bool) -> Vec<(i32, u32)> {
 pub fn detach(name: &str) {
     let links = ours(name, true);
     assert!(!links.is_empty(), "no link of {name}");
-    for (fd, _) in links {
-        let null = File::open("/dev/null").expect("/dev/null");
-        // SAFETY: the number stays taken, by another file: whoever owns it closes that instead.
-        assert!(unsafe { libc::dup2(null.as_raw_fd(), fd) } == fd);
-    }
+    links.into_iter().for_each(|(fd, _)| close(fd));
+}
+
+/// Closes every perf event of this process: once nothing is attached to it either, it is gone.
+pub fn close_perf_events() {
+    let is_event = |fd: &str| {
+        let file = fs::read_link(format!("/proc/self/fd/{fd}"));
+        file.is_ok_and(|file| file.to_string_lossy() == "anon_inode:[perf_event]")
+    };
+    let fds = fs::read_dir("/proc/self/fd").expect("descriptors").flatten();
+    let names = fds.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let events = names.filter(|fd| is_event(fd)).collect::<Vec<_>>();
+    assert!(!events.is_empty(), "no perf event");
+    events.iter().for_each(|fd| close(fd.parse().expect("a number")));
+}
+
+/// Its number stays taken, by another file: whoever owns it closes that instead.
+fn close(fd: i32) {
+    let null = File::open("/dev/null").expect("/dev/null");
+    // SAFETY: both are open, and nobody takes what this number now means for what it meant.
+    assert!(unsafe { libc::dup2(null.as_raw_fd(), fd) } == fd);
 }
 
 /// Puts a program on the hook that it was loaded for, until dropped.

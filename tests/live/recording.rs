@@ -30,6 +30,7 @@ pub struct Recording {
 #[derive(Default)]
 struct Heard {
     batches: Mutex<Vec<Batch>>,
+    said: Mutex<Vec<String>>,
     arrived: Condvar,
 }
 
@@ -50,6 +51,7 @@ impl Recording {
         let tell = Arc::clone(&heard);
         let thread = std::thread::spawn(move || {
             while let Some(batch) = live.next(&asked)? {
+                tell.said.lock().expect("no panic under the lock").extend(live.said());
                 tell.batches.lock().expect("no panic under the lock").push(batch);
                 tell.arrived.notify_all();
             }
@@ -131,7 +133,8 @@ impl Recording {
         drop(self.requests);
         self.thread.join().expect("source does not panic").expect("source ends without an error");
         let heard = std::mem::take(&mut *self.heard.batches.lock().expect("no panic under the lock"));
-        Recorded::new(self.session, heard)
+        let said = std::mem::take(&mut *self.heard.said.lock().expect("no panic under the lock"));
+        Recorded { said, ..Recorded::new(self.session, heard) }
     }
 }
 
@@ -166,6 +169,8 @@ fn nameless(heard: &[Batch], tgid: u32) -> usize {
 pub struct Recorded {
     pub session: Session,
     pub batches: Vec<Batch>,
+    /// What was told to a person beside that.
+    pub said: Vec<String>,
     symbols: HashMap<FrameId, Symbol>,
     details: HashMap<FrameId, Detail>,
     frames: HashMap<FrameId, Frame>,
@@ -178,6 +183,7 @@ impl Recorded {
         let mut seen = Recorded {
             session,
             batches: Vec::new(),
+            said: Vec::new(),
             symbols: HashMap::new(),
             details: HashMap::new(),
             frames: HashMap::new(),

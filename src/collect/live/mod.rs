@@ -109,6 +109,10 @@ pub struct Live {
     events: Vec<Event>,
     /// Records that could not be understood since then.
     malformed: u64,
+    /// Not every CPU could be sampled when that was tried last.
+    unfollowed: bool,
+    /// For a person.
+    notes: Vec<String>,
 }
 
 /// The rings that `sched` and `life` write.
@@ -194,6 +198,8 @@ impl Live {
             names: Names { users: host::users(), ..Names::default() },
             events: Vec::new(),
             malformed: 0,
+            unfollowed: false,
+            notes: Vec::new(),
             objects,
             options,
         };
@@ -219,7 +225,7 @@ impl Source for Live {
     }
 
     fn said(&mut self) -> Vec<String> {
-        self.resolver.symbols().said().collect()
+        self.notes.drain(..).chain(self.resolver.symbols().said()).collect()
     }
 
     fn next(&mut self, requests: &Receiver<Request>) -> Result<Option<Batch>, SourceError> {
@@ -347,7 +353,7 @@ impl Live {
         for (loss, count) in self.machine.fill(&self.objects, &mut tick) {
             losses.add(loss, count);
         }
-        self.follow_cpus(&tick);
+        losses.add(Loss::Unsampled, self.follow_cpus(&tick));
         for event in &events {
             if let Life::Exit { .. } = event.what {
                 self.resolver.forget(event.process);
@@ -362,7 +368,8 @@ impl Live {
         losses.add(Loss::Evicted, self.resolver.take_unasked());
         tick.losses = losses.0.into_iter().filter(|&(_, count)| count > 0).collect();
         tick.losses.sort_by_key(|&(loss, _)| loss as u8);
-        let counted = Counted { forks: forks + programs.threads(), on_cpu_ns: self.on_cpu_ns };
+        let counted =
+            Counted { forks: forks + programs.threads(), on_cpu_ns: self.on_cpu_ns, sampling: self.sampling_of_all() };
         tick.cost = self.meter.read(&self.objects, programs, self.iteration);
         tick.cost.late_ns = started.elapsed().as_nanos() as u64;
         tick.cost.symbol_bytes = self.resolver.symbols().stats().bytes();

@@ -343,7 +343,7 @@ pub fn settings(options: &LiveOptions, walks_per_s: u32, sample_weight: u32) -> 
 }
 
 /// Who descends from a process that is followed, the kernel side does not know: it takes everybody's stacks then.
-fn only_some(options: &LiveOptions) -> bool {
+pub fn only_some(options: &LiveOptions) -> bool {
     !options.pids.is_empty() && options.follow.is_none()
 }
 

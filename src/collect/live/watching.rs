@@ -1,7 +1,7 @@
 //! Watches the watcher: keeps the cost within its budget, and compares what was counted with procfs.
 
 use super::{Live, objects};
-use crate::collect::checks::{Checks, Pair};
+use crate::collect::checks::{Checks, Due, Pair, Sampling};
 use crate::collect::cpus::StatCounters;
 use crate::collect::diskstats::{DiskStats, DiskSums};
 use crate::collect::governor::{Policy, Spent};
@@ -26,6 +26,8 @@ pub struct Counted {
     pub forks: u64,
     /// On-CPU time of all threads, also of those nobody asked for.
     pub on_cpu_ns: u64,
+    /// How all of that is sampled, if it is.
+    pub sampling: Option<Sampling>,
 }
 
 /// What procfs counted at its end.
@@ -63,6 +65,13 @@ impl Watching {
             let others: u64 = tick.cpus.iter().map(|cpu| cpu.irq_ns + cpu.softirq_ns + cpu.steal_ns).sum();
             let theirs = (busy, busy + others);
             pairs.push((Counter::CpuTime, Pair { ours: counted.on_cpu_ns, theirs, hidden: hidden.ns }));
+            if let Some(sampling) = counted.sampling {
+                let samples = tick.cpus.iter().map(|cpu| cpu.samples).sum();
+                let most_ns = theirs.1.max(counted.on_cpu_ns);
+                let own_ns = tick.cost.user_space_ns;
+                let due = Due { ns: (busy.min(counted.on_cpu_ns), most_ns), own_ns, hidden_ns: hidden.ns, machine_ns };
+                pairs.push((Counter::Samples, sampling.pair(samples, &due)));
+            }
             if self.has_life(tick) {
                 pairs.push((Counter::Forks, same(counted.forks, stat.forks, hidden.children(tick))));
             }

@@ -58,6 +58,7 @@ pub fn check(check: &Check) -> CheckObject {
         Counter::DiskRequests => "disk_requests",
         Counter::DiskBytes => "disk_bytes",
         Counter::Forks => "forks",
+        Counter::Samples => "samples",
     };
     let verdict = match verdict {
         Verdict::TooFew => "too_few",

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::time::Duration;
 
-use sberf::tick::{Lens, Tick};
+use sberf::tick::{Lens, Loss, Tick};
 
 use super::known::set_up;
 use super::{check, tell_lenses};
@@ -34,6 +35,34 @@ fn ids(tick: &Tick) -> BTreeSet<u32> {
 /// Four CPUs, one missing from the start; another goes, both come back.
 pub fn come_and_go() {
     check("CPUs may be missing, go and come", || holes(&[1], 2));
+}
+
+/// One that goes and comes back before anybody looks.
+pub fn blink() {
+    check("a CPU that goes and comes within a tick is sampled on", || {
+        let cpu = 2;
+        let recording = Recording::with(|options| options.interval = Duration::from_secs(1));
+        recording.wait_ticks(3);
+        set_online(cpu, false);
+        set_online(cpu, true);
+        let mut hog = set_up("hogs", &["1", &cpu.to_string(), "6"]);
+        hog.run();
+        let end = now_ns();
+        recording.wait_past(end);
+        let seen = recording.stop();
+        assert!(seen.ticks().all(|tick| ids(tick).contains(&cpu)), "it took longer than a tick: this shows nothing");
+        let late = |tick: &&Tick| tick.span.start_ns > end - 3_000_000_000 && tick.span.end_ns <= end;
+        let late: Vec<u64> = seen.ticks().filter(late).map(|tick| samples_on(tick, cpu)).collect();
+        let sampled = !late.is_empty() && late.iter().all(|samples| (5..150).contains(samples));
+        assert!(sampled, "samples in the last ticks: {late:?}");
+        assert!(seen.lost(Loss::Unsampled) > 0, "and nobody said so: {:?}", seen.losses());
+        let all = samples(&seen, &hog);
+        format!("{all} samples in 6 s, {late:?} in the last ticks")
+    });
+}
+
+fn samples_on(tick: &Tick, cpu: u32) -> u64 {
+    tick.cpus.iter().filter(|of| of.id == cpu).map(|of| of.samples).sum()
 }
 
 /// 64 CPUs with holes.

@@ -61,6 +61,7 @@ pub fn main(role: &str) -> ExitCode {
             counts::programs();
             known::answers();
             cpus::come_and_go();
+            cpus::blink();
             program::json();
             program::capture();
         }
