@@ -32,6 +32,7 @@ mod privileges;
 mod procfs;
 mod programs;
 mod recording;
+mod reused;
 mod stacks;
 mod tools;
 mod unprivileged;

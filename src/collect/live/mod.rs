@@ -56,7 +56,7 @@ use super::nodes::nodes;
 use super::processes::{Leader, Processes};
 use super::procfs_only::DiskStats;
 use super::symbols::{self, SymbolWorker, kernel_symbols_off};
-use super::watched::Watched;
+use super::watched::{Watched, named};
 use super::{Request, Source, SourceError, verdicts};
 use crate::tick::{
     Basis, Batch, Event, Lens, LensStatus, Life, Loss, Names, ProcessKey, Refusal, Session, StackWeight, State, Tick,
@@ -144,7 +144,8 @@ impl Live {
     /// Why nothing of BPF can run here.
     pub fn start(options: LiveOptions) -> Result<Self, Refusal> {
         let nodes = nodes();
-        let mut objects = Objects::load(&options, &nodes)?;
+        let named = named(&options.pids);
+        let mut objects = Objects::load(&options, &named, &nodes)?;
         let (hooks, names) = names::or_list(objects.names.take());
         let maps = &objects.sched.maps;
         let rings = Rings {
@@ -167,7 +168,7 @@ impl Live {
         let symbols =
             SymbolWorker::start(names, options.debuginfod.clone()).map_err(failed("starting the symbol worker"))?;
         let mut live = Live {
-            watched: Watched::new(&options.pids, options.follow),
+            watched: Watched::new(&named, options.follow),
             session: Session::default(),
             next_tick: Instant::now() + options.interval.min(FIRST_TICK),
             rings,
@@ -275,6 +276,7 @@ impl Live {
             match event.what {
                 Life::Fork { parent } => self.resolver.fork(event.process, parent),
                 Life::Exec => self.resolver.exec(event.process),
+                Life::Exit { .. } if self.watched.is_named(event.process) => self.objects.let_go(event.process),
                 Life::Exit { .. } => {}
             }
         }
@@ -355,8 +357,9 @@ impl Live {
         }
         let forks = events.iter().filter(|event| matches!(event.what, Life::Fork { .. })).count() as u64;
         tick.events = events;
-        tick.events.retain(|event| self.watched.wants(event.process.tgid));
+        tick.events.retain(|event| self.watched.wants(event.process));
         self.watched.end_tick();
+        self.objects.end_tick();
         self.resolver.found(&mut tick.names);
         self.take_losses(&mut losses);
         losses.add(Loss::Evicted, self.resolver.take_unasked());
@@ -411,7 +414,7 @@ impl Live {
             self.watched.adopt(tasks::parents(self.passes.told().records));
         }
         let watched = &self.watched;
-        let wanted = |tgid: u32| watched.wants(tgid);
+        let wanted = |process: ProcessKey| watched.wants(process);
         let interval = Interval { closed, nodes: &self.nodes, spilled: &spilled };
         let told = self.passes.told();
         let harvest = self.tasks.harvest(&interval, dead, &told, &mut weights, wanted);
@@ -422,7 +425,7 @@ impl Live {
         (tick.threads, tick.asleep) = (harvest.threads, harvest.asleep);
         self.weights = weights.slept();
         tick.stacks = self.stacks.resolve(weights, &mut self.resolver, &mut tick.names);
-        tick.stacks.retain(|weight| self.watched.wants(weight.process.tgid));
+        tick.stacks.retain(|weight| self.watched.wants(weight.process));
         self.note_untaken(harvest.not_taken, tick);
         Ok((harvest.leaders, harvest.still))
     }
@@ -486,7 +489,7 @@ impl Live {
         losses.add(Loss::Malformed, harvest.malformed);
         tick.disks = harvest.disks;
         tick.io = harvest.io;
-        tick.io.retain(|io| self.watched.wants(io.process.tgid));
+        tick.io.retain(|io| self.watched.wants(io.process));
         tick.slow_requests = harvest.slow;
         Ok(())
     }

@@ -14,9 +14,10 @@ use super::names::Asked;
 use super::said;
 use super::skel::{block, life, mappings, names, numa, oncpu, sched};
 use super::unwind::{Unwinder, layout};
+use crate::collect::mappings::open_process;
 use crate::collect::privileges::Privileges;
 use crate::collect::verdicts::Found;
-use crate::tick::{LensStatus, Refusal};
+use crate::tick::{LensStatus, ProcessKey, Refusal};
 
 /// All objects that could be loaded, with their links: dropping it detaches everything.
 pub struct Objects {
@@ -34,6 +35,10 @@ pub struct Objects {
     pub tasks: Link,
     /// The iterator over those that had an event; `None` where a kernel cannot find a thread by its id.
     pub some: Option<Link>,
+    /// Processes whose stacks are taken; empty: everybody's.
+    chosen: Vec<ProcessKey>,
+    /// Any of those may have ended without our being told: before that was hooked, or because it is not.
+    unheard: bool,
     /// What is on and off.
     pub lenses: Vec<LensStatus>,
     /// The same by what was tried.
@@ -61,7 +66,9 @@ fn errno(error: &libbpf_rs::Error) -> Option<i32> {
 
 impl Objects {
     /// Loads and attaches what this kernel takes.
-    pub fn load(options: &LiveOptions, nodes: &[(u32, Vec<u32>)]) -> Result<Self, Refusal> {
+    ///
+    /// `named`: the processes of `options.pids`.
+    pub fn load(options: &LiveOptions, named: &[ProcessKey], nodes: &[(u32, Vec<u32>)]) -> Result<Self, Refusal> {
         said::keep();
         let mut found = Found { one_node: nodes.len() <= 1, ..Found::default() };
         let mappings = match options.by_tables {
@@ -107,6 +114,8 @@ impl Objects {
             unwinder,
             tasks,
             some: (Privileges::read().kernel >= FINDS_THREADS).then_some(some),
+            chosen: if only_some(options) { named.to_vec() } else { Vec::new() },
+            unheard: true,
             lenses,
             found,
             _links: links,
@@ -168,6 +177,24 @@ impl Objects {
                 Some((part, name, program.as_fd().try_clone_to_owned().ok()?))
             })
             .collect()
+    }
+}
+
+impl Objects {
+    /// Takes no more stacks of a process that was named and has ended: its PID becomes another's.
+    pub fn let_go(&mut self, process: ProcessKey) {
+        for key in self.chosen.extract_if(.., |key| key.tgid == process.tgid) {
+            // Gone already is as good.
+            let _ = self.sched.maps.chosen.delete(&key.tgid.to_ne_bytes());
+        }
+    }
+
+    /// A tick is over.
+    pub fn end_tick(&mut self) {
+        if std::mem::replace(&mut self.unheard, self.life.is_none()) {
+            let gone = self.chosen.iter().copied().filter(|&key| open_process(key).is_err());
+            gone.collect::<Vec<_>>().into_iter().for_each(|key| self.let_go(key));
+        }
     }
 }
 

@@ -76,6 +76,11 @@ pub fn leader_of(record: &Record) -> Option<Leader> {
     (task.tid == task.tgid).then(|| leader(ProcessKey { tgid: task.tgid, start_ns: task.leader_start_ns }, task))
 }
 
+/// The process that a thread is of.
+fn process_of(task: &task_rec) -> ProcessKey {
+    ProcessKey { tgid: task.tgid, start_ns: task.leader_start_ns }
+}
+
 /// Threads that were seen once, over no time.
 pub fn threads_of(mut bytes: &[u8]) -> Vec<ThreadTick> {
     let thread = |record: Record| ThreadTick {
@@ -227,14 +232,14 @@ impl Tasks {
         dead: Vec<Record>,
         alive: &Told<'_>,
         weights: &mut Weights,
-        wanted: impl Fn(u32) -> bool,
+        wanted: impl Fn(ProcessKey) -> bool,
     ) -> Harvest {
         self.tick += 1;
         let mut harvest = Harvest { asleep: Vec::with_capacity(self.slept + self.slept / 16), ..Harvest::default() };
         let mut ended = FxHashMap::default();
         for record in dead {
             harvest.count(&record);
-            if wanted(record.task.tgid) {
+            if wanted(process_of(&record.task)) {
                 if record.task.dead != 0 {
                     ended.insert(key_of(&record.task), record.task.task);
                 }
@@ -252,7 +257,7 @@ impl Tasks {
             if !state_of(record.task.state).is_some_and(State::is_blocked) {
                 self.awake.push(record.task.tid);
             }
-            if wanted(record.task.tgid) && !self.sleeps_on(interval, &record, weights, &mut harvest) {
+            if wanted(process_of(&record.task)) && !self.sleeps_on(interval, &record, weights, &mut harvest) {
                 self.one(interval, &record, weights, &mut harvest);
             }
         }
