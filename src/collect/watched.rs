@@ -8,6 +8,14 @@ use crate::tick::{Event, Life, ProcessKey};
 /// Ticks for which an ended process is still told of: the last accounts of its threads may come one tick late.
 const LATE_TICKS: u8 = 2;
 
+/// Marks the id of a task that has none in the pid namespace that we run in: ids end far below it.
+pub const ELSEWHERE: u32 = 1 << 30;
+
+/// Whether an id is marked so.
+pub const fn is_elsewhere(id: u32) -> bool {
+    id & ELSEWHERE != 0
+}
+
 /// The choice.
 #[derive(Default)]
 pub struct Watched {
@@ -43,7 +51,7 @@ impl Watched {
 
     /// Whether that process is told of.
     pub fn wants(&self, process: ProcessKey) -> bool {
-        self.all() || self.is_named(process) || self.is_in_tree(process)
+        !is_elsewhere(process.tgid) && (self.all() || self.is_named(process) || self.is_in_tree(process))
     }
 
     /// Whether that very process was named, not one that had, or has, the same PID.
@@ -122,6 +130,7 @@ mod tests {
     fn nobody_named_is_everybody() {
         let watched = Watched::new(&[], None);
         assert!(watched.all() && watched.wants(key(7)));
+        assert!(!watched.wants(key(7 | ELSEWHERE)), "but who has no id here");
         let watched = Watched::new(&[key(7)], None);
         assert!(!watched.all() && watched.wants(key(7)) && !watched.wants(key(8)));
     }

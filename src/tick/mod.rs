@@ -642,6 +642,8 @@ pub enum Loss {
     /// Switches and wakeups that the kernel told nobody of (it may exempt a task from tracing, and with it what happens while
     /// that task is current). Their time stays in the state before; the wait is missing in the histograms.
     Unseen,
+    /// Records of processes outside of the pid namespace that sberf runs in: they have no PID there.
+    Elsewhere,
 }
 
 impl Loss {
@@ -663,6 +665,7 @@ impl Loss {
             Loss::LateTick => "late ticks",
             Loss::Evicted => "evicted from memory",
             Loss::Unseen => "switches hidden from tracing",
+            Loss::Elsewhere => "records from outside of the pid namespace",
         }
     }
 }

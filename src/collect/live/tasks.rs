@@ -12,7 +12,7 @@ use crate::collect::processes::Leader;
 use crate::tick::{Asleep, Hist, ProcessKey, State, StateNs, ThreadKey, ThreadTick};
 
 /// Remembered places per thread, as `PLACES` in `src/bpf/sberf.h`.
-const PLACES: usize = 4;
+pub const PLACES: usize = 4;
 /// States as the kernel side numbers them; the first is split into user and kernel here.
 const KERNEL_STATES: [State; 12] = [
     State::User,

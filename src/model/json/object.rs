@@ -498,5 +498,6 @@ fn loss_key(loss: Loss) -> &'static str {
         Loss::LateTick => "late_tick",
         Loss::Evicted => "evicted",
         Loss::Unseen => "unseen_switches",
+        Loss::Elsewhere => "elsewhere",
     }
 }
