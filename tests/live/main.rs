@@ -26,6 +26,7 @@ mod hooks;
 mod life;
 mod machine;
 mod names;
+mod namespaces;
 mod places;
 mod pressure;
 mod privileges;
