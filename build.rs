@@ -9,7 +9,7 @@ use std::process::Command;
 
 use libbpf_cargo::SkeletonBuilder;
 
-const OBJECTS: [&str; 8] = ["sched", "oncpu", "life", "block", "numa", "mappings", "glance", "names"];
+const OBJECTS: [&str; 9] = ["sched", "oncpu", "life", "block", "numa", "mappings", "glance", "names", "ids"];
 
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));

@@ -65,7 +65,9 @@ pub const WALKS_PER_S: u32 = 1000;
 pub struct Observe {
     /// Only these processes, by PID
     ///
-    /// A filter of what is shown and written; the same programs run, so the machine pays nearly the same.
+    /// A filter of what is shown and written; the same programs run, so the machine pays nearly the same. A PID that no process
+    /// has here may be one in a pid namespace of its own, as within a container, if only one process has it there. Who gets
+    /// the PID of a process that has ended is not watched.
     #[arg(short, long = "pid", value_name = "PID", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
     pub pids: Vec<u32>,
 

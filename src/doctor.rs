@@ -201,6 +201,7 @@ struct Settings {
     seccomp_filter: bool,
     no_new_privs: bool,
     user_namespace: bool,
+    pid_namespace: bool,
     btf: bool,
     nosuid: bool,
 }
@@ -242,6 +243,7 @@ fn json(session: &Session, privileges: &Privileges, top: Top) -> String {
             seccomp_filter: privileges.seccomp_filter,
             no_new_privs: privileges.no_new_privs,
             user_namespace: privileges.user_namespace,
+            pid_namespace: privileges.pid_namespace,
             btf: privileges.btf,
             nosuid: privileges.nosuid,
         },

@@ -21,7 +21,10 @@ use crate::{Failure, look, source};
 type Output = BufWriter<Box<dyn Write>>;
 
 /// `sberf export`.
-pub fn run(args: Export) -> Result<(), Failure> {
+pub fn run(mut args: Export) -> Result<(), Failure> {
+    if args.file.is_none() {
+        args.pid = args.pid.map(source::resolve).transpose()?;
+    }
     let open = open(&args)?;
     // Made before anything is collected: a directory that is not there is said at once.
     let mut output = output(args.output.as_deref())?;

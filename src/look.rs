@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::never;
 use sberf::collect::capture::Pace;
-use sberf::collect::local_time;
+use sberf::collect::{host, local_time};
 use sberf::model::Limits;
 use sberf::ui::Theme;
 use sberf::ui::app::Options;
@@ -31,7 +31,7 @@ pub fn top(args: Top) -> Result<(), Failure> {
         false => glance::start(source::glance(&args.observe, command.as_ref().map(Running::pid))?),
     };
     let feed = Feed::start(open, args.write)?;
-    let own_pid = (!replay).then(std::process::id);
+    let own_pid = (!replay).then(host::own_pid);
     let limits = Limits { history_bytes: (args.history as usize) << 20, ..Limits::default() };
     top::run(feed, seen, command, theme, Options { replay, utc_offset_s: utc_offset_s(), own_pid }, limits)
 }

@@ -6,7 +6,9 @@ use std::path::Path;
 use crossbeam_channel::Receiver;
 
 use sberf::collect::capture::{CaptureSource, Pace, Reader};
+use sberf::collect::host;
 use sberf::collect::live::{Live, LiveOptions};
+use sberf::collect::process_facts::with_inner_pid;
 use sberf::collect::symbols::Debuginfod;
 use sberf::collect::{self, Request, Source, SourceError};
 use sberf::tick::{Batch, Session, Tick};
@@ -39,13 +41,11 @@ pub fn live_by_bpf(observe: &Observe) -> Result<Open, Failure> {
 }
 
 fn options(observe: &Observe, follow: Option<u32>) -> Result<LiveOptions, Failure> {
-    if let Some(pid) = observe.pids.iter().find(|pid| !is_process(**pid)) {
-        return Err(Failure::line(format!("there is no process {pid}")));
-    }
+    let pids = observe.pids.iter().map(|&pid| resolve(pid)).collect::<Result<_, _>>()?;
     Ok(LiveOptions {
         rate_hz: observe.rate_hz,
         interval: observe.interval,
-        pids: observe.pids.clone(),
+        pids,
         follow,
         walks_per_s: observe.walks,
         max_overhead: (observe.max_overhead < 100.0).then_some(observe.max_overhead / 100.0),
@@ -53,6 +53,25 @@ fn options(observe: &Observe, follow: Option<u32>) -> Result<LiveOptions, Failur
         command: std::env::args().collect::<Vec<_>>().join(" "),
         ..LiveOptions::default()
     })
+}
+
+/// The PID of the process that is meant: that PID, or if none has it, the only process that has it in its own pid namespace.
+pub fn resolve(pid: u32) -> Result<u32, Failure> {
+    if is_process(pid) {
+        return Ok(pid);
+    }
+    match &*with_inner_pid(pid) {
+        [] => {
+            let place = if host::in_pid_namespace() == Some(true) { " in this pid namespace" } else { "" };
+            Err(Failure::line(format!("there is no process {pid}{place}")))
+        }
+        [only] => Ok(*only),
+        several => {
+            let all = several.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+            let why = "but several have it in their own pid namespaces; here they are";
+            Err(Failure::line(format!("there is no process {pid} here, {why} {all}: name one of these")))
+        }
+    }
 }
 
 /// The id of a process. `/proc/TID` exists for every thread, so its directory alone proves nothing.

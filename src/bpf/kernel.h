@@ -197,6 +197,19 @@ struct sched_entity {
 	__u64 sum_exec_runtime;
 };
 
+struct pid_namespace;
+
+/* A number in one pid namespace; a task has one in its own and in each above that. */
+struct upid {
+	int nr;
+	struct pid_namespace *ns;
+};
+
+struct pid {
+	unsigned int level;
+	struct upid numbers[1];
+};
+
 /* What the processor keeps of a thread: the user's thread pointer. */
 struct thread_struct {
 #if defined(__TARGET_ARCH_x86)
@@ -220,6 +233,7 @@ struct task_struct {
 	struct sched_entity se;
 	struct task_struct *real_parent;
 	struct task_struct *group_leader;
+	struct pid *thread_pid;
 	__u64 utime;
 	__u64 stime;
 	__u64 start_boottime;

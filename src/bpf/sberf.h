@@ -395,6 +395,24 @@ struct slow_rec {
 	char comm[16];
 };
 
+/* Where sberf itself lives: its pid namespace, and by which ids it knows the tasks in there. */
+struct home {
+	__u64 space; /* the namespace */
+	__u32 level; /* namespaces above it; 0: the first one, of which all the others are part */
+	__u32 shown; /* those above the one by whose ids tasks are known: that of /proc, the same or one above */
+	__u32 tgid;  /* of sberf, in the first one, as everything else on the kernel side */
+	__u32 lost;  /* births that found no room in the ring */
+};
+
+/* A task in there. */
+struct id_rec {
+	__u64 start_ns;
+	__u32 tid;   /* in the first namespace */
+	__u32 shown; /* in that of /proc */
+	__u32 own;   /* in ours */
+	__u32 pad;
+};
+
 #define NAMES_AT_ONCE 64
 #define NAME_BYTES 576 /* the kernel's longest symbol has 511, "+0x…/0x… [module]" follows */
 

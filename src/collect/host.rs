@@ -1,8 +1,10 @@
 //! The machine as a whole: who it is, its gauges, and what this process costs it.
 
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::time::{ClockId, clock_gettime};
 use std::fs;
 use std::io::Read;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use super::reread::Reread;
 use crate::tick::Host;
@@ -25,6 +27,36 @@ impl Identity {
         let text = |field: &std::ffi::CStr| field.to_string_lossy().into_owned();
         Identity { hostname: text(uname.nodename()), kernel: text(uname.release()), arch: text(uname.machine()) }
     }
+}
+
+/// `/proc/self/ns/pid` in the first pid namespace: the kernel has a fixed number for it (`PROC_PID_INIT_INO`).
+const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
+
+/// Whether this process lives in another pid namespace than the first; `None` if procfs does not say.
+pub fn in_pid_namespace() -> Option<bool> {
+    fs::read_link("/proc/self/ns/pid").ok().map(|link| link.as_os_str() != FIRST_PID_NAMESPACE)
+}
+
+/// Our own PID as `/proc` has it, which is another one where that is of a pid namespace above ours.
+pub fn own_pid() -> u32 {
+    let link = fs::read_link("/proc/self").ok();
+    link.and_then(|link| link.to_str()?.parse().ok()).unwrap_or_else(std::process::id)
+}
+
+/// The PID, as `/proc` has it, of a process that we know by the one that it has for us: our child.
+pub fn shown_pid(pid: u32) -> u32 {
+    if own_pid() == std::process::id() {
+        return pid;
+    }
+    let process = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let process = process.and_then(|process| pidfd_open(process, PidfdFlags::empty()).ok());
+    process.and_then(|process| pid_of(&process)).unwrap_or(pid)
+}
+
+/// The PID, as `/proc` has it, of the process that a descriptor is of; `None` once it is gone.
+pub fn pid_of(process: &OwnedFd) -> Option<u32> {
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", process.as_raw_fd())).ok()?;
+    info.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()
 }
 
 /// Now on a clock, ns.

@@ -51,6 +51,16 @@ pub fn open_process(key: ProcessKey) -> io::Result<OwnedFd> {
     open_if(key.tgid, |ticks| ticks == began)
 }
 
+/// The process that has this PID now.
+///
+/// # Errors
+/// NotFound if none has.
+pub fn process_now(tgid: u32) -> io::Result<ProcessKey> {
+    let stat = std::fs::read(format!("/proc/{tgid}/stat"))?;
+    let ticks = start_ticks(&stat).ok_or(io::ErrorKind::NotFound)?;
+    Ok(ProcessKey { tgid, start_ns: ticks.saturating_mul(ns_per_clock_tick()) })
+}
+
 /// A descriptor of `/proc/PID` of the process that had this pid at `start_ns` (CLOCK_BOOTTIME).
 ///
 /// # Errors

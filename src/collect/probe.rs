@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 
 use rustix::fs::{Mode, OFlags, openat};
 
+use super::host::own_pid;
 use super::mappings::{read_all, read_at};
 
 /// Processes that are tried: any of them may end meanwhile, or be one that nobody may look into.
@@ -45,7 +46,7 @@ fn keep_best(best: &mut Result<(), i32>, tried: io::Result<()>) {
 }
 
 fn candidates() -> Vec<OwnedFd> {
-    let own = (std::process::id(), rustix::process::geteuid().as_raw());
+    let own = (own_pid(), rustix::process::geteuid().as_raw());
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let processes = entries.flatten().filter_map(|entry| {
         let pid: u32 = entry.file_name().to_str()?.parse().ok()?;

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 
 use super::mappings::{open_at, open_process, read_at};
+use super::reconcile::numbers_in;
 use crate::tick::{ProcessFacts, ProcessKey};
 
 /// Of a command line; longer ones are cut.
@@ -107,12 +108,33 @@ fn parse_cgroup(bytes: &[u8]) -> Option<String> {
     unified.or_else(|| text.lines().find_map(path))
 }
 
+/// The ids of this process from the pid namespace of `/proc` down to its own.
+pub fn own_ids() -> Vec<u32> {
+    std::fs::read("/proc/self/status").map_or_else(|_| Vec::new(), |status| parse_ids(&status))
+}
+
+/// PIDs of the processes that have this PID in a pid namespace of their own, by rising PID.
+pub fn with_inner_pid(inner: u32) -> Vec<u32> {
+    let has_it = |pid: &u32| {
+        std::fs::read(format!("/proc/{pid}/status")).is_ok_and(|status| parse_inner_pid(&status) == Some(inner))
+    };
+    let mut pids: Vec<u32> = numbers_in("/proc").into_iter().filter(has_it).collect();
+    pids.sort_unstable();
+    pids
+}
+
+fn parse_ids(status: &[u8]) -> Vec<u32> {
+    let status = String::from_utf8_lossy(status);
+    let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+    ids.split_ascii_whitespace().filter_map(|id| id.parse().ok()).collect()
+}
+
 /// The last number of `NSpid:` when there are several.
 fn parse_inner_pid(status: &[u8]) -> Option<u32> {
-    let status = String::from_utf8_lossy(status);
-    let mut pids = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?.split_ascii_whitespace();
-    pids.next()?;
-    pids.next_back()?.parse().ok()
+    match *parse_ids(status) {
+        [_, .., inner] => Some(inner),
+        _ => None,
+    }
 }
 
 /// Sums `N<node>=<pages>` × `kernelpagesize_kB=<n>` of each line.
@@ -177,6 +199,9 @@ mod tests {
         assert_eq!(parse_inner_pid(b"NSpid:\t120\n"), None);
         assert_eq!(parse_inner_pid(b"NSpid:\n"), None);
         assert_eq!(parse_inner_pid(b""), None);
+        assert_eq!(parse_ids(b"NSpid:\t120\t7\t1\n"), [120, 7, 1]);
+        assert_eq!(own_ids().last(), Some(&std::process::id()));
+        assert!(with_inner_pid(u32::MAX).is_empty());
     }
 
     #[test]

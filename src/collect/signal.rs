@@ -1,8 +1,9 @@
 //! A signal for exactly one process: the one that was looked at, not whoever has its PID by now.
 
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use super::host::{own_pid, pid_of};
 use super::mappings::open_process;
 use crate::tick::ProcessKey;
 
@@ -37,10 +38,14 @@ pub fn send(key: ProcessKey, signal: Signal) -> Result<(), SignalError> {
     let pid = i32::try_from(key.tgid).ok().and_then(Pid::from_raw).ok_or(SignalError::Gone)?;
     match pid {
         pid if pid.is_init() => return Err(SignalError::Init),
-        pid if pid == getpid() => return Err(SignalError::Own),
+        _ if key.tgid == own_pid() => return Err(SignalError::Own),
         _ => {}
     }
     let process = pidfd_open(pid, PidfdFlags::empty()).map_err(failed("pidfd_open"))?;
+    // Where /proc is of another pid namespace than ours, the same number is somebody else's there.
+    if pid_of(&process) != Some(key.tgid) {
+        return Err(SignalError::Gone);
+    }
     // If whoever has the PID now is who we mean, then so is whoever had it a moment ago, when the descriptor was opened.
     open_process(key).map_err(|_| SignalError::Gone)?;
     pidfd_send_signal(&process, signal).map_err(failed("pidfd_send_signal"))

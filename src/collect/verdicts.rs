@@ -42,7 +42,10 @@ pub fn with_bpf(found: &Found) -> Vec<Signal> {
             SignalKind::StateTime,
             [source("sched_switch (BPF)", true, &None), spare("procfs: stat, schedstat", false)],
         ),
-        signal(SignalKind::Threads, [source("task iterator (BPF)", true, &None), spare("procfs: lists", false)]),
+        signal(
+            SignalKind::Threads,
+            [lists("task iterator (BPF)", true, privileges.explain_pid_namespace()), spare("procfs: lists", false)],
+        ),
         only(SignalKind::RunqLatency, "sched_wakeup, sched_switch (BPF)", &None),
         signal(
             SignalKind::Samples,
@@ -75,13 +78,14 @@ pub fn without_bpf(refusal: &Refusal, run_delay: bool, one_node: bool) -> Vec<Si
     let privileges = Privileges::read();
     let others = probe::others();
     let refused = Some(refusal.clone());
+    let hidden = privileges.explain_pid_namespace().filter(|_| !privileges.proc_from_above);
     let bpf = |name: &str| source(name, true, &refused);
     let only = |kind, name: &str| signal(kind, [bpf(name)]);
     let no_stacks = |kind, name: &str| signal(kind, [source(name, true, &Some(Refusal::new("no stacks to name", "")))]);
     let times = if run_delay { "procfs: stat, schedstat" } else { "procfs: stat" };
     vec![
         signal(SignalKind::StateTime, [bpf("sched_switch (BPF)"), source(times, false, &None)]),
-        signal(SignalKind::Threads, [bpf("task iterator (BPF)"), source("procfs: lists", false, &None)]),
+        signal(SignalKind::Threads, [bpf("task iterator (BPF)"), lists("procfs: lists", false, hidden)]),
         only(SignalKind::RunqLatency, "sched_wakeup, sched_switch (BPF)"),
         only(SignalKind::Samples, "perf event (BPF)"),
         only(SignalKind::UserStacks, "perf event (BPF)"),
@@ -125,6 +129,11 @@ fn source(name: &str, whole: bool, refusal: &Option<Refusal>) -> Origin {
         Some(refusal) => Standing::Refused(refusal.clone()),
     };
     Origin { name: name.into(), whole, standing }
+}
+
+/// What lists threads, though not those of other namespaces.
+fn lists(name: &str, whole: bool, less: Option<Refusal>) -> Origin {
+    Origin { name: name.into(), whole, standing: Standing::InUse { less } }
 }
 
 fn spare(name: &str, whole: bool) -> Origin {
@@ -234,6 +243,16 @@ mod tests {
         let signals = with_bpf(&Found { cycles: no(), tables: no(), ..Found::default() });
         assert_eq!(grade(&signals, SignalKind::Samples), Grade::Full, "cpu-clock tells as much");
         assert_eq!(grade(&signals, SignalKind::UserStacks), Grade::Reduced);
+    }
+
+    #[test]
+    fn a_pid_namespace_makes_the_list_of_threads_less() {
+        let inside = Privileges { pid_namespace: true, ..Privileges::default() };
+        let less = inside.explain_pid_namespace();
+        assert!(less.as_ref().is_some_and(|less| less.remedy.contains("--pid=host")));
+        let threads = |less| signal(SignalKind::Threads, [lists("task iterator (BPF)", true, less)]);
+        assert_eq!(threads(less).grade(), Grade::Reduced);
+        assert_eq!(threads(Privileges::default().explain_pid_namespace()).grade(), Grade::Full);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, bounded};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid};
 
+use sberf::collect::host;
 use sberf::ui::exit_words;
 
 use self::spawn::{Gate, Setup};
@@ -109,7 +110,7 @@ fn pid_of(number: u32) -> Option<Pid> {
 impl Running {
     /// Its PID, already before it is let go.
     pub fn pid(&self) -> u32 {
-        self.pid
+        host::shown_pid(self.pid)
     }
 
     /// The name of its program; may hold anything.

@@ -644,6 +644,8 @@ pub enum Loss {
     Unseen,
     /// CPUs that are known to have had no perf event that works, each counted in every interval: no samples of what ran there.
     Unsampled,
+    /// Records of processes outside of the pid namespace that sberf runs in: they have no PID there.
+    Elsewhere,
 }
 
 impl Loss {
@@ -666,6 +668,7 @@ impl Loss {
             Loss::Evicted => "evicted from memory",
             Loss::Unseen => "switches hidden from tracing",
             Loss::Unsampled => "CPUs not sampled, by tick",
+            Loss::Elsewhere => "records from outside of the pid namespace",
         }
     }
 }

@@ -4,6 +4,7 @@ use libbpf_rs::{MapCore, MapFlags};
 use rustc_hash::FxHashMap;
 
 use super::hists::of_window;
+use super::ids::Ids;
 use super::skel::sched::types::cpu_acc;
 use super::wire;
 use crate::tick::{CpuTick, ThreadTick};
@@ -31,9 +32,9 @@ impl Cpus {
     }
 
     /// Fills in who ran at the last call of `fill`. `threads`: those that lived in the interval.
-    pub fn fill_running(&self, cpus: &mut [CpuTick], threads: &[ThreadTick]) {
+    pub fn fill_running(&self, cpus: &mut [CpuTick], threads: &[ThreadTick], ids: &Ids) {
         for tick in cpus {
-            let tid = self.last.get(&tick.id).map(|last| last.running_tid);
+            let tid = self.last.get(&tick.id).map(|last| ids.latest(last.running_tid));
             tick.running = threads.iter().map(|thread| thread.key).find(|key| Some(key.tid) == tid);
         }
     }

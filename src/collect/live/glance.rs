@@ -27,7 +27,9 @@ const READING: Duration = Duration::from_millis(8);
 pub fn glance(options: &LiveOptions) -> Option<(Session, Tick)> {
     let privileges = Privileges::read();
     let may = |bit: u32| privileges.effective.is_some_and(|effective| effective >> bit & 1 == 1);
-    if !options.pids.is_empty() || options.follow.is_some() || !may(CAP_BPF.bit) || !may(CAP_PERFMON.bit) {
+    // In another pid namespace than the first, ids would have to be translated.
+    let is_first = host::in_pid_namespace() == Some(false);
+    if !is_first || !options.pids.is_empty() || options.follow.is_some() || !may(CAP_BPF.bit) || !may(CAP_PERFMON.bit) {
         return None;
     }
     let bytes = look()?;

@@ -60,7 +60,7 @@ impl Machine {
 
     /// Fills in who ran on the CPUs, nodes and gauges, and adds disks that did nothing.
     pub fn fill(&mut self, objects: &Objects, tick: &mut Tick) -> Vec<(Loss, u64)> {
-        self.counters.fill_running(&mut tick.cpus, &tick.threads);
+        self.counters.fill_running(&mut tick.cpus, &tick.threads, &objects.ids);
         tick.nodes = self.node_ticks(objects, tick);
         tick.host = self.gauges.read();
         for (dev, name) in self.disks.all() {

@@ -10,6 +10,7 @@ mod disks;
 mod floor;
 mod glance;
 mod hists;
+mod ids;
 mod life;
 mod machine;
 mod maps;
@@ -56,7 +57,7 @@ use super::nodes::nodes;
 use super::processes::{Leader, Processes};
 use super::procfs_only::DiskStats;
 use super::symbols::{self, SymbolWorker, kernel_symbols_off};
-use super::watched::Watched;
+use super::watched::{Watched, is_elsewhere, named};
 use super::{Request, Source, SourceError, verdicts};
 use crate::tick::{
     Basis, Batch, Event, Lens, LensStatus, Life, Loss, Names, ProcessKey, Refusal, Session, StackWeight, State, Tick,
@@ -148,7 +149,8 @@ impl Live {
     /// Why nothing of BPF can run here.
     pub fn start(options: LiveOptions) -> Result<Self, Refusal> {
         let nodes = nodes();
-        let mut objects = Objects::load(&options, &nodes)?;
+        let named = named(&options.pids);
+        let mut objects = Objects::load(&options, &named, &nodes)?;
         let (hooks, names) = names::or_list(objects.names.take());
         let maps = &objects.sched.maps;
         let rings = Rings {
@@ -171,7 +173,7 @@ impl Live {
         let symbols =
             SymbolWorker::start(names, options.debuginfod.clone()).map_err(failed("starting the symbol worker"))?;
         let mut live = Live {
-            watched: Watched::new(&options.pids, options.follow),
+            watched: Watched::new(&named, options.follow),
             session: Session::default(),
             next_tick: Instant::now() + options.interval.min(FIRST_TICK),
             rings,
@@ -189,7 +191,7 @@ impl Live {
             walks_per_s: options.walks_per_s,
             sample_weight: 1,
             iteration: Iteration::default(),
-            passes: Passes::new(options.crowd),
+            passes: Passes::new(if objects.ids.are_first() { options.crowd } else { u64::MAX }),
             on_cpu_ns: 0,
             weights: 0,
             nodes,
@@ -276,11 +278,14 @@ impl Live {
     /// Takes in what happened to processes, and new stacks: their addresses are found while the process still lives. A
     /// process that became another program first voids what was known of its memory.
     fn learn(&mut self) {
-        let (events, malformed) = self.rings.life.as_mut().map_or((Vec::new(), 0), |ring| life::events(&ring.take()));
-        for event in &events {
+        let taken = self.rings.life.as_mut().map(Ring::take);
+        let (mut events, malformed) = taken.map_or((Vec::new(), 0), |bytes| life::events(&bytes));
+        self.objects.ids.events(&mut events);
+        for event in events.iter().filter(|event| !is_elsewhere(event.process.tgid)) {
             match event.what {
                 Life::Fork { parent } => self.resolver.fork(event.process, parent),
                 Life::Exec => self.resolver.exec(event.process),
+                Life::Exit { .. } if self.watched.is_named(event.process) => self.objects.let_go(event.process),
                 Life::Exit { .. } => {}
             }
         }
@@ -299,7 +304,8 @@ impl Live {
                 News::Walked(walked) => walked_later.push(walked),
             }
         }
-        self.malformed += malformed + self.stacks.learn(&frames, &mut self.resolver, &mut self.names);
+        self.malformed +=
+            malformed + self.stacks.learn(&frames, &self.objects.ids, &mut self.resolver, &mut self.names);
         for walked in walked_later {
             self.stacks.complete(walked, &mut self.resolver, &mut self.names);
         }
@@ -340,7 +346,11 @@ impl Live {
 
         self.learn();
         tick.names = std::mem::take(&mut self.names);
-        let events = std::mem::take(&mut self.events);
+        let mut events = std::mem::take(&mut self.events);
+        let forks = events.iter().filter(|event| matches!(event.what, Life::Fork { .. })).count() as u64;
+        let happened = events.len();
+        events.retain(|event| !is_elsewhere(event.process.tgid));
+        self.objects.ids.leave_out((happened - events.len()) as u64);
         losses.add(Loss::Malformed, std::mem::take(&mut self.malformed));
         let (leaders, still) = self.take_threads(closed, &mut tick, &mut losses)?;
         tick.processes = self.processes.update(&leaders, &still, &events);
@@ -359,17 +369,22 @@ impl Live {
                 self.resolver.forget(event.process);
             }
         }
-        let forks = events.iter().filter(|event| matches!(event.what, Life::Fork { .. })).count() as u64;
         tick.events = events;
-        tick.events.retain(|event| self.watched.wants(event.process.tgid));
+        tick.events.retain(|event| self.watched.wants(event.process));
         self.watched.end_tick();
+        self.objects.end_tick();
         self.resolver.found(&mut tick.names);
         self.take_losses(&mut losses);
         losses.add(Loss::Evicted, self.resolver.take_unasked());
+        losses.add(Loss::Elsewhere, self.objects.ids.take_left_out());
         tick.losses = losses.0.into_iter().filter(|&(_, count)| count > 0).collect();
         tick.losses.sort_by_key(|&(loss, _)| loss as u8);
-        let counted =
-            Counted { forks: forks + programs.threads(), on_cpu_ns: self.on_cpu_ns, sampling: self.sampling_of_all() };
+        let counted = Counted {
+            forks: forks + programs.threads(),
+            on_cpu_ns: self.on_cpu_ns,
+            of_all: self.objects.ids.are_first(),
+            sampling: self.sampling_of_all(),
+        };
         tick.cost = self.meter.read(&self.objects, programs, self.iteration);
         tick.cost.late_ns = started.elapsed().as_nanos() as u64;
         tick.cost.symbol_bytes = self.resolver.symbols().stats().bytes();
@@ -394,9 +409,11 @@ impl Live {
         let dead = self.take_dead(closed, losses);
         let even = closed.generation & 1 == 0;
         let maps = &self.objects.sched.maps;
+        let ids = &self.objects.ids;
         let mut spilled = Spilled::default();
         let spill = |key: skel::sched::types::hist_key, count: u64| {
-            let kinds: &mut [Vec<(u16, u64)>; 3] = spilled.entry((key.tid, key.start_ns)).or_default();
+            let kinds: &mut [Vec<(u16, u64)>; 3] =
+                spilled.entry((ids.thread(key.tid, key.start_ns), key.start_ns)).or_default();
             if let Some(kind) = kinds.get_mut(usize::from(key.kind)) {
                 kind.push((key.bucket, count));
             }
@@ -405,20 +422,23 @@ impl Live {
         losses.add(Loss::Malformed, odd_ones.map_err(failed("draining the histograms"))?);
 
         let mut weights = Weights::with_capacity(self.weights);
-        let drained = if even {
-            maps::drain(&maps.stacks_even, |key, val| weights.counted(key, val))
-        } else {
-            maps::drain(&maps.stacks_odd, |key, val| weights.counted(key, val))
+        let mut count = |mut key: skel::sched::types::stack_key, val| {
+            if let Some(process) = ids.told(ProcessKey { tgid: key.tgid, start_ns: key.start_ns }) {
+                key.tgid = process.tgid;
+                weights.counted(key, val);
+            }
         };
+        let drained =
+            if even { maps::drain(&maps.stacks_even, &mut count) } else { maps::drain(&maps.stacks_odd, &mut count) };
         losses.add(Loss::Malformed, drained.map_err(failed("draining the stacks"))?);
-        let drained = maps::drain(&maps.unrecorded, |key, val| weights.counted(key, val));
+        let drained = maps::drain(&maps.unrecorded, &mut count);
         losses.add(Loss::Malformed, drained.map_err(failed("draining what was not recorded"))?);
 
         if self.objects.life.is_none() {
             self.watched.adopt(tasks::parents(self.passes.told().records));
         }
         let watched = &self.watched;
-        let wanted = |tgid: u32| watched.wants(tgid);
+        let wanted = |process: ProcessKey| watched.wants(process);
         let boot_offset_ns = host::boot_offset_ns();
         let interval = Interval { closed, nodes: &self.nodes, spilled: &spilled, boot_offset_ns };
         let told = self.passes.told();
@@ -430,14 +450,15 @@ impl Live {
         (tick.threads, tick.asleep) = (harvest.threads, harvest.asleep);
         self.weights = weights.slept();
         tick.stacks = self.stacks.resolve(weights, &mut self.resolver, &mut tick.names);
-        tick.stacks.retain(|weight| self.watched.wants(weight.process.tgid));
+        tick.stacks.retain(|weight| self.watched.wants(weight.process));
         self.note_untaken(harvest.not_taken, tick);
         Ok((harvest.leaders, harvest.still))
     }
 
     /// Last accounts that belong to the closed interval; those of threads that ended since wait for the next tick.
     fn take_dead(&mut self, closed: Closed, losses: &mut Losses) -> Vec<Record> {
-        let bytes = self.rings.dead.take();
+        let mut bytes = self.rings.dead.take();
+        self.objects.ids.records(&mut bytes);
         let mut rest = bytes.as_slice();
         let mut dead = std::mem::take(&mut self.early_dead);
         while !rest.is_empty() {
@@ -494,8 +515,15 @@ impl Live {
         losses.add(Loss::Malformed, harvest.malformed);
         tick.disks = harvest.disks;
         tick.io = harvest.io;
-        tick.io.retain(|io| self.watched.wants(io.process.tgid));
+        let ids = &self.objects.ids;
+        tick.io.retain_mut(|io| {
+            ids.told(io.process).is_some_and(|process| {
+                io.process = process;
+                self.watched.wants(process)
+            })
+        });
         tick.slow_requests = harvest.slow;
+        tick.slow_requests.retain_mut(|slow| ids.told(slow.process).map(|process| slow.process = process).is_some());
         Ok(())
     }
 

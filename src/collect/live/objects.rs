@@ -9,14 +9,16 @@ use libbpf_rs::{Link, MapCore, OpenObject, ProgramMut};
 
 use super::LiveOptions;
 use super::floor;
+use super::ids::{self, Births, Ids};
 use super::maps::{Settings, memory_of};
 use super::names::Asked;
 use super::said;
 use super::skel::{block, life, mappings, names, numa, oncpu, sched};
 use super::unwind::{Unwinder, layout};
+use crate::collect::mappings::open_process;
 use crate::collect::privileges::Privileges;
 use crate::collect::verdicts::Found;
-use crate::tick::{LensStatus, Refusal};
+use crate::tick::{LensStatus, ProcessKey, Refusal};
 
 /// All objects that could be loaded, with their links: dropping it detaches everything.
 pub struct Objects {
@@ -34,6 +36,13 @@ pub struct Objects {
     pub tasks: Link,
     /// The iterator over those that had an event; `None` where a kernel cannot find a thread by its id.
     pub some: Option<Link>,
+    /// Translates ids of the kernel side.
+    pub ids: Ids,
+    births: Option<Births>,
+    /// Processes whose stacks are taken, with the ids that the kernel side has of them; empty: everybody's.
+    chosen: Vec<(ProcessKey, u32)>,
+    /// Any of those may have ended without our being told: before that was hooked, or because it is not.
+    unheard: bool,
     /// What is on and off.
     pub lenses: Vec<LensStatus>,
     /// The same by what was tried.
@@ -43,7 +52,7 @@ pub struct Objects {
 
 /// A skeleton borrows the place of its object for as long as it lives; ours live as long as the collector does. The
 /// few hundred bytes of each place stay allocated when a collector is dropped.
-fn place() -> &'static mut MaybeUninit<OpenObject> {
+pub(super) fn place() -> &'static mut MaybeUninit<OpenObject> {
     Box::leak(Box::new(MaybeUninit::uninit()))
 }
 
@@ -61,8 +70,13 @@ fn errno(error: &libbpf_rs::Error) -> Option<i32> {
 
 impl Objects {
     /// Loads and attaches what this kernel takes.
-    pub fn load(options: &LiveOptions, nodes: &[(u32, Vec<u32>)]) -> Result<Self, Refusal> {
+    ///
+    /// `named`: the processes of `options.pids`.
+    pub fn load(options: &LiveOptions, named: &[ProcessKey], nodes: &[(u32, Vec<u32>)]) -> Result<Self, Refusal> {
         said::keep();
+        let (ids, births, own) = ids::load().map_err(|error| refused("the ids of tasks", &error))?;
+        let chosen: Vec<_> = named.iter().filter_map(|&key| Some((key, ids.first(key)?))).collect();
+        let us = Us { tgid: if options.include_self { 0 } else { own }, ids: &ids, chosen: &chosen };
         let mut found = Found { one_node: nodes.len() <= 1, ..Found::default() };
         let mappings = match options.by_tables {
             true => load_mappings(),
@@ -70,14 +84,14 @@ impl Objects {
         };
         found.mappings = mappings.as_ref().err().cloned();
         let unwinding = mappings.and_then(|mappings| layout::check().map(|()| mappings).map_err(Refusal::from));
-        let (loaded, unwinding) = load_by_tables(options, nodes.len(), unwinding)?;
+        let (loaded, unwinding) = load_by_tables(options, &us, nodes.len(), unwinding)?;
         let (sched, [tasks, some], mut links) = loaded;
         let mut lenses = vec![on("sched"), on("tasks")];
         let unwinder = keep(&mut found.tables, unwinding);
         lenses.push(lens("unwind", &found.tables.as_ref().map(|why| Refusal::from(format!("{why}; {BY_FP}")))));
         found.blocked = (options.walks_per_s == 0).then(|| Refusal::from("switched off (--walks 0)"));
         lenses.push(lens("stacks", &found.blocked));
-        let oncpu = keep(&mut found.samples, load_oncpu(options, &sched, unwinder.is_some()));
+        let oncpu = keep(&mut found.samples, load_oncpu(options, &us, &sched, unwinder.is_some()));
         lenses.push(lens("oncpu", &found.samples));
         let life = keep(&mut found.life, load_life(&sched, &mut links));
         lenses.push(lens("life", &found.life));
@@ -107,6 +121,10 @@ impl Objects {
             unwinder,
             tasks,
             some: (Privileges::read().kernel >= FINDS_THREADS).then_some(some),
+            chosen: if only_some(options) { chosen } else { Vec::new() },
+            unheard: true,
+            ids,
+            births,
             lenses,
             found,
             _links: links,
@@ -141,7 +159,7 @@ impl Objects {
             (Part::Life, self.life.as_ref().map(|life| memory_of(&life.maps.life))),
             (Part::Block, self.block.as_ref().map(|block| all(block.object()))),
             (Part::Numa, self.numa.as_ref().map(|numa| memory_of(&numa.maps.moves))),
-            (Part::Tasks, Some(self.names_bytes)),
+            (Part::Tasks, Some(self.names_bytes + self.births.as_ref().map_or(0, Births::map_bytes))),
         ];
         parts.into_iter().filter_map(|(part, bytes)| Some((part, bytes?))).collect()
     }
@@ -154,6 +172,7 @@ impl Objects {
             (Part::Life, self.life.as_ref().map(|skel| skel.object())),
             (Part::Block, self.block.as_ref().map(|skel| skel.object())),
             (Part::Numa, self.numa.as_ref().map(|skel| skel.object())),
+            (Part::Tasks, self.births.as_ref().map(Births::object)),
         ];
         let programs = objects
             .into_iter()
@@ -169,6 +188,36 @@ impl Objects {
             })
             .collect()
     }
+}
+
+impl Objects {
+    /// Takes no more stacks of a process that was named and has ended: its PID becomes another's.
+    pub fn let_go(&mut self, process: ProcessKey) {
+        for (_, id) in self.chosen.extract_if(.., |(key, _)| key.tgid == process.tgid) {
+            // Gone already is as good.
+            let _ = self.sched.maps.chosen.delete(&id.to_ne_bytes());
+        }
+    }
+
+    /// A tick is over.
+    pub fn end_tick(&mut self) {
+        if let Some(births) = &mut self.births {
+            births.tick();
+        }
+        if std::mem::replace(&mut self.unheard, self.life.is_none()) {
+            let gone = self.chosen.iter().map(|&(key, _)| key).filter(|&key| open_process(key).is_err());
+            gone.collect::<Vec<_>>().into_iter().for_each(|key| self.let_go(key));
+        }
+    }
+}
+
+/// What the programs are told of sberf itself.
+struct Us<'a> {
+    /// The process whose stacks are not taken; 0: none.
+    tgid: u32,
+    ids: &'a Ids,
+    /// As in [`Objects`].
+    chosen: &'a [(ProcessKey, u32)],
 }
 
 /// Programs of `sched` that only run when we have them run.
@@ -253,19 +302,20 @@ type LoadedSched = (Sched, [Link; 2], Vec<Link>);
 /// are made from here on, while the rest is loaded.
 fn load_by_tables(
     options: &LiveOptions,
+    us: &Us<'_>,
     nodes: usize,
     mappings: Result<Mappings, Refusal>,
 ) -> Result<(LoadedSched, Result<Unwinder, Refusal>), Refusal> {
     let by_tables = mappings.and_then(|mappings| {
-        let loaded = load_sched(options, nodes, true)?;
+        let loaded = load_sched(options, us, nodes, true)?;
         let only: Vec<u32> = options.pids.iter().copied().chain(options.follow).collect();
-        let unwinder = Unwinder::start(&loaded.0.maps, &mappings, only, options.table_bytes)
+        let unwinder = Unwinder::start(&loaded.0.maps, &mappings, us.ids.clone(), only, options.table_bytes)
             .map_err(|error| format!("starting the maker of unwind tables failed: {error}"))?;
         Ok((loaded, unwinder))
     });
     match by_tables {
         Ok((loaded, unwinder)) => Ok((loaded, Ok(unwinder))),
-        Err(why) => match load_sched(options, nodes, false) {
+        Err(why) => match load_sched(options, us, nodes, false) {
             Ok(loaded) => Ok((loaded, Err(why))),
             // A capability that is missing comes first: without it, nobody knows what the kernel could do.
             Err(why) => Err(floor::why_not().filter(|_| why.errno != Some(libc::EPERM)).map_or(why, Refusal::from)),
@@ -280,12 +330,12 @@ fn load_mappings() -> Result<Mappings, Refusal> {
     mappings::MappingsSkelBuilder::default().open(place()).map_err(fail)?.load().map_err(fail)
 }
 
-fn load_sched(options: &LiveOptions, nodes: usize, by_tables: bool) -> Result<LoadedSched, Refusal> {
+fn load_sched(options: &LiveOptions, us: &Us<'_>, nodes: usize, by_tables: bool) -> Result<LoadedSched, Refusal> {
     let what = "the scheduler";
     let fail = |error: libbpf_rs::Error| refused(what, &error);
     let mut open = sched::SchedSkelBuilder::default().open(place()).map_err(fail)?;
     let rodata = open.maps.rodata_data.as_deref_mut().ok_or("the object for the scheduler has no settings")?;
-    rodata.self_tgid = if options.include_self { 0 } else { std::process::id() };
+    rodata.self_tgid = us.tgid;
     rodata.nodes = nodes as u32;
     rodata.totals_only = options.walks_per_s == 0;
     rodata.only_some = only_some(options);
@@ -305,7 +355,7 @@ fn load_sched(options: &LiveOptions, nodes: usize, by_tables: bool) -> Result<Lo
     open.progs.look_fp.set_autoload(!by_tables);
     without_tables!(open, by_tables, fail);
     let skel = open.load().map_err(fail)?;
-    choose(&skel.maps.chosen, &options.pids)?;
+    choose(&skel.maps.chosen, us.chosen)?;
     let progs = &skel.progs;
     let look = if by_tables { &progs.look_tables } else { &progs.look_fp };
     let look = look.as_fd().as_raw_fd().to_ne_bytes();
@@ -347,19 +397,24 @@ pub fn only_some(options: &LiveOptions) -> bool {
     !options.pids.is_empty() && options.follow.is_none()
 }
 
-fn choose(map: &impl MapCore, pids: &[u32]) -> Result<(), String> {
-    for pid in pids {
-        map.update(&pid.to_ne_bytes(), &[1], libbpf_rs::MapFlags::ANY)
+fn choose(map: &impl MapCore, chosen: &[(ProcessKey, u32)]) -> Result<(), String> {
+    for (ProcessKey { tgid: pid, .. }, id) in chosen {
+        map.update(&id.to_ne_bytes(), &[1], libbpf_rs::MapFlags::ANY)
             .map_err(|error| format!("watching process {pid} failed: {error}; at most 1024 can be watched by -p"))?;
     }
     Ok(())
 }
 
-fn load_oncpu(options: &LiveOptions, sched: &Sched, by_tables: bool) -> Result<oncpu::OncpuSkel<'static>, Refusal> {
+fn load_oncpu(
+    options: &LiveOptions,
+    us: &Us<'_>,
+    sched: &Sched,
+    by_tables: bool,
+) -> Result<oncpu::OncpuSkel<'static>, Refusal> {
     let fail = |error: libbpf_rs::Error| refused("CPU sampling", &error);
     let mut open = oncpu::OncpuSkelBuilder::default().open(place()).map_err(fail)?;
     let rodata = open.maps.rodata_data.as_deref_mut().ok_or("the object for CPU sampling has no settings")?;
-    rodata.self_tgid = if options.include_self { 0 } else { std::process::id() };
+    rodata.self_tgid = us.tgid;
     rodata.only_some = only_some(options);
     rodata.snapshots_per_period = snapshots_per_period();
     open.progs.sample.set_autoload(by_tables);

@@ -38,7 +38,9 @@ impl Passes {
     /// Looks at every thread.
     pub fn all(&mut self, objects: &Objects) -> io::Result<()> {
         (self.all, self.looked) = (true, Some(Instant::now()));
-        self.read(&objects.tasks)
+        self.read(&objects.tasks)?;
+        objects.ids.records(&mut self.bytes);
+        Ok(())
     }
 
     /// Looks at the threads of the closed interval, of which `awake` may have been awake without an event. What that took, ns of CPU.

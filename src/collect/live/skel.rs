@@ -35,3 +35,7 @@ pub mod mappings {
 pub mod glance {
     include!(concat!(env!("OUT_DIR"), "/glance.skel.rs"));
 }
+/// `src/bpf/ids.bpf.c`.
+pub mod ids {
+    include!(concat!(env!("OUT_DIR"), "/ids.skel.rs"));
+}

@@ -6,11 +6,13 @@ use std::ops::Range;
 
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
+use super::ids::Ids;
 use super::skel::sched::types::{stack_key, stack_val};
 use super::unwind::Walked as Finished;
 use super::wire;
 use crate::collect::modules::Resolver;
 use crate::collect::taken::{Taken, Walked};
+use crate::collect::watched::is_elsewhere;
 use crate::tick::{Lens, Names, ProcessKey, StackId, StackWeight, State};
 
 /// As in `src/bpf/sberf.h`.
@@ -110,10 +112,10 @@ impl Stacks {
     }
 
     /// Interns the frames that came through the ring; returns how many records could not be understood.
-    pub fn learn(&mut self, mut bytes: &[u8], resolver: &mut Resolver, names: &mut Names) -> u64 {
+    pub fn learn(&mut self, mut bytes: &[u8], ids: &Ids, resolver: &mut Resolver, names: &mut Names) -> u64 {
         let mut odd = 0;
         while !bytes.is_empty() {
-            let Some((used, sound)) = self.learn_one(bytes, resolver, names) else { return odd + 1 };
+            let Some((used, sound)) = self.learn_one(bytes, ids, resolver, names) else { return odd + 1 };
             odd += u64::from(!sound);
             bytes = &bytes[used..];
         }
@@ -121,10 +123,16 @@ impl Stacks {
     }
 
     /// Interns the record at the front; its length, and whether its hash names these frames and no others. `None` if it is torn.
-    fn learn_one(&mut self, bytes: &[u8], resolver: &mut Resolver, names: &mut Names) -> Option<(usize, bool)> {
+    fn learn_one(
+        &mut self,
+        bytes: &[u8],
+        ids: &Ids,
+        resolver: &mut Resolver,
+        names: &mut Names,
+    ) -> Option<(usize, bool)> {
         let word = |at: usize| wire::read::<u64>(bytes.get(at..)?);
         let (hash, start_ns, third, fourth) = (word(0)?, word(8)?, word(16)?, word(24)?);
-        let process = ProcessKey { tgid: third as u32, start_ns };
+        let process = ids.process(ProcessKey { tgid: third as u32, start_ns });
         let user = (third >> 32) as u32 as i32;
         let kernel = fourth as u32 as i32;
         let [.., by_table, stop, pending] = fourth.to_le_bytes();
@@ -134,6 +142,10 @@ impl Stacks {
         // A stack that waits for its snapshot has a name of its own.
         if pending == 0 && name_of(word(32)?, &words) != hash {
             return Some((len, false));
+        }
+        if is_elsewhere(process.tgid) {
+            // Where it lies nobody here can find out, and nobody will ask.
+            return Some((len, true));
         }
         let (user_words, kernel_ips) = words.split_at(users);
         let own = kernel_ips.iter().take_while(|ip| self.own.iter().any(|code| code.contains(ip))).count();

@@ -12,7 +12,7 @@ use crate::collect::processes::Leader;
 use crate::tick::{Asleep, Hist, ProcessKey, State, StateNs, ThreadKey, ThreadTick};
 
 /// Remembered places per thread, as `PLACES` in `src/bpf/sberf.h`.
-const PLACES: usize = 4;
+pub const PLACES: usize = 4;
 /// States as the kernel side numbers them; the first is split into user and kernel here.
 const KERNEL_STATES: [State; 12] = [
     State::User,
@@ -74,6 +74,11 @@ pub fn parents(mut bytes: &[u8]) -> impl Iterator<Item = (u32, u32)> + Clone {
 pub fn leader_of(record: &Record) -> Option<Leader> {
     let task = &record.task;
     (task.tid == task.tgid).then(|| leader(ProcessKey { tgid: task.tgid, start_ns: task.leader_start_ns }, task))
+}
+
+/// The process that a thread is of.
+fn process_of(task: &task_rec) -> ProcessKey {
+    ProcessKey { tgid: task.tgid, start_ns: task.leader_start_ns }
 }
 
 /// Threads that were seen once, over no time.
@@ -229,7 +234,7 @@ impl Tasks {
         dead: Vec<Record>,
         alive: &Told<'_>,
         weights: &mut Weights,
-        wanted: impl Fn(u32) -> bool,
+        wanted: impl Fn(ProcessKey) -> bool,
     ) -> Harvest {
         self.tick += 1;
         let mut harvest = Harvest { asleep: Vec::with_capacity(self.slept + self.slept / 16), ..Harvest::default() };
@@ -241,7 +246,7 @@ impl Tasks {
                 left_word.insert(record.task.task);
                 self.awake.push(record.task.tid);
             }
-            if wanted(record.task.tgid) {
+            if wanted(process_of(&record.task)) {
                 if record.task.dead != 0 {
                     ended.insert(key_of(&record.task), record.task.task);
                 }
@@ -262,7 +267,7 @@ impl Tasks {
             if !state_of(record.task.state).is_some_and(State::is_blocked) {
                 self.awake.push(record.task.tid);
             }
-            if wanted(record.task.tgid) && !self.sleeps_on(interval, &record, weights, &mut harvest) {
+            if wanted(process_of(&record.task)) && !self.sleeps_on(interval, &record, weights, &mut harvest) {
                 self.one(interval, &record, weights, &mut harvest);
             }
         }

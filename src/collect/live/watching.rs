@@ -26,6 +26,8 @@ pub struct Counted {
     pub forks: u64,
     /// On-CPU time of all threads, also of those nobody asked for.
     pub on_cpu_ns: u64,
+    /// No thread was left out of it.
+    pub of_all: bool,
     /// How all of that is sampled, if it is.
     pub sampling: Option<Sampling>,
 }
@@ -64,7 +66,9 @@ impl Watching {
             let busy: u64 = tick.cpus.iter().map(|cpu| cpu.user_ns + cpu.kernel_ns).sum();
             let others: u64 = tick.cpus.iter().map(|cpu| cpu.irq_ns + cpu.softirq_ns + cpu.steal_ns).sum();
             let theirs = (busy, busy + others);
-            pairs.push((Counter::CpuTime, Pair { ours: counted.on_cpu_ns, theirs, hidden: hidden.ns }));
+            if counted.of_all {
+                pairs.push((Counter::CpuTime, Pair { ours: counted.on_cpu_ns, theirs, hidden: hidden.ns }));
+            }
             if let Some(sampling) = counted.sampling {
                 let samples = tick.cpus.iter().map(|cpu| cpu.samples).sum();
                 let most_ns = theirs.1.max(counted.on_cpu_ns);

@@ -1,6 +1,6 @@
 //! Records from the kernel, as bytes, to values. The only place where such bytes are trusted to be a type.
 
-use super::skel::{block, life, mappings, sched};
+use super::skel::{block, ids, life, mappings, sched};
 
 /// A type of which any bytes are a value: integers and arrays of them, without padding that matters.
 ///
@@ -44,6 +44,8 @@ unsafe impl Wire for block::types::io_val {}
 unsafe impl Wire for block::types::inflight {}
 // SAFETY: as above.
 unsafe impl Wire for block::types::slow_rec {}
+// SAFETY: as above.
+unsafe impl Wire for ids::types::id_rec {}
 // SAFETY: an integer.
 unsafe impl Wire for u64 {}
 // SAFETY: an integer.

@@ -70,6 +70,13 @@ impl Privileges {
         self.kernel < (5, 11) && self.memlock_bytes.is_some_and(|limit| limit < MAPS_BYTES)
     }
 
+    /// Why not all processes are told of, if that is so.
+    pub fn explain_pid_namespace(&self) -> Option<Refusal> {
+        let why = "this is a pid namespace of its own: processes outside of it are left out, and counted as such";
+        let remedy = "run sberf in the pid namespace of the host: docker run --pid=host, hostPID: true in a pod";
+        self.pid_namespace.then(|| Refusal::new(why, remedy))
+    }
+
     /// Why a perf event was refused.
     pub fn explain_perf(&self, what: &str, errno: i32) -> Refusal {
         let denied = matches!(errno, libc::EPERM | libc::EACCES);

@@ -8,7 +8,7 @@ use std::path::Path;
 
 pub use explain::errno_name;
 
-use super::host::{Identity, read_bounded};
+use super::host::{self, Identity, read_bounded};
 
 /// The kernel's own types, which our programs are fitted to.
 const BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -81,6 +81,10 @@ pub struct Privileges {
     pub seccomp_filter: bool,
     /// Not the first user namespace: capabilities count for its own things only.
     pub user_namespace: bool,
+    /// Not the first pid namespace: processes outside of it cannot be seen …
+    pub pid_namespace: bool,
+    /// … but in /proc, which is of one above.
+    pub proc_from_above: bool,
     /// `kernel.perf_event_paranoid`.
     pub perf_event_paranoid: Option<i64>,
     /// `kernel.unprivileged_bpf_disabled`.
@@ -120,6 +124,8 @@ impl Privileges {
             no_new_privs: number(&status, "NoNewPrivs:") == Some(1),
             seccomp_filter: number(&status, "Seccomp:") == Some(2),
             user_namespace: read_bounded("/proc/self/uid_map", 4096).is_some_and(|map| is_namespace(&map)),
+            pid_namespace: host::in_pid_namespace() == Some(true),
+            proc_from_above: host::own_pid() != std::process::id(),
             perf_event_paranoid: setting("perf_event_paranoid"),
             unprivileged_bpf_disabled: setting("unprivileged_bpf_disabled"),
             kptr_restrict: setting("kptr_restrict"),

@@ -17,7 +17,7 @@ use super::host::{self, Gauges, Identity, OwnCost};
 use super::live::LiveOptions;
 use super::nodes::{NodeMemories, nodes};
 use super::processes::Processes;
-use super::watched::Watched;
+use super::watched::{Watched, named};
 use super::{Request, Source, SourceError, verdicts};
 use crate::tick::{
     Basis, Batch, Cost, CpuTick, Event, LensStatus, Life, Loss, Names, NodeTick, Refusal, Sampler, Session, Span, Tick,
@@ -54,7 +54,7 @@ impl ProcfsOnly {
         let mut source = ProcfsOnly {
             interval: options.interval,
             session: Session::default(),
-            watched: Watched::new(&options.pids, options.follow),
+            watched: Watched::new(&named(&options.pids), options.follow),
             next_tick: Instant::now() + options.interval.min(FIRST_TICK),
             ended_ns: 0,
             threads: Threads::new(),
@@ -141,14 +141,14 @@ impl ProcfsOnly {
         let pass = self.threads.pass(span, self.session.boot_offset_ns, |_| true);
         self.watched.adopt(pass.leaders.iter().map(|leader| (leader.key.tgid, leader.ppid)));
         tick.threads = pass.threads;
-        tick.threads.retain(|thread| self.watched.wants(thread.process.tgid));
+        tick.threads.retain(|thread| self.watched.wants(thread.process));
         let execs: Vec<Event> = pass
             .renamed
             .iter()
             .map(|&process| Event { at_ns: span.end_ns, process, comm: String::new(), what: Life::Exec })
             .collect();
         let watched = &self.watched;
-        let leaders: Vec<_> = pass.leaders.into_iter().filter(|leader| watched.wants(leader.key.tgid)).collect();
+        let leaders: Vec<_> = pass.leaders.into_iter().filter(|leader| watched.wants(leader.key)).collect();
         tick.processes = self.processes.update(&leaders, &[], &execs);
         self.watched.end_tick();
         tick.disks = self.disks.read();

@@ -56,6 +56,8 @@ struct HostObject<'a> {
 #[derive(Serialize)]
 struct ProcessObject<'a> {
     pid: u32,
+    /// In its own pid namespace, where that is another one.
+    inner_pid: Option<u32>,
     start_ns: u64,
     ppid: u32,
     comm: &'a str,
@@ -318,6 +320,7 @@ fn process_object<'a>(model: &'a Model, process: &'a Process, has: &Has) -> Proc
     let (facts, tick) = (&process.facts, &process.tick);
     ProcessObject {
         pid: process.key.tgid,
+        inner_pid: facts.inner_pid,
         start_ns: process.key.start_ns,
         ppid: facts.ppid,
         comm: &facts.comm,
@@ -499,5 +502,6 @@ fn loss_key(loss: Loss) -> &'static str {
         Loss::Evicted => "evicted",
         Loss::Unseen => "unseen_switches",
         Loss::Unsampled => "unsampled_cpus",
+        Loss::Elsewhere => "elsewhere",
     }
 }

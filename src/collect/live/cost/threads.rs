@@ -2,6 +2,7 @@
 
 use rustc_hash::FxHashMap;
 
+use crate::collect::host::own_pid;
 use crate::collect::reread::Reread;
 use crate::tick::ThreadCost;
 
@@ -24,7 +25,7 @@ const ROLES: [(&str, &str); 11] = [
 fn role(tid: u32, name: &str) -> &'static str {
     let named = ROLES.iter().find(|(start, _)| name.starts_with(start)).map(|(_, role)| *role);
     // The first thread has the name of the program.
-    if tid == std::process::id() { "model and screen" } else { named.unwrap_or("other") }
+    if tid == own_pid() { "model and screen" } else { named.unwrap_or("other") }
 }
 
 /// Every thread of this process, with its last reading.

@@ -5,7 +5,7 @@ use std::fs;
 
 use rustix::time::ClockId;
 
-use crate::collect::host::now_ns;
+use crate::collect::host::{now_ns, own_pid};
 use crate::collect::mappings::ns_per_clock_tick;
 use crate::tick::ProcessKey;
 
@@ -21,7 +21,7 @@ const RARELY: u64 = 1000;
 /// ever run (when one of them does, its first stack asks for what it needs) and ourselves, who are not looked at.
 pub fn busiest(only: &[u32]) -> Vec<ProcessKey> {
     let now_ns = now_ns(ClockId::Boottime);
-    let own = std::process::id();
+    let own = own_pid();
     let all = || {
         let entries = fs::read_dir("/proc").into_iter().flatten();
         entries

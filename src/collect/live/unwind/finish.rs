@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
+use super::super::ids::Ids;
 use super::super::skel::mappings::types::unwind_snapshot;
 use super::super::wire;
 use super::spaces::{Kind, Space};
@@ -35,9 +36,11 @@ pub struct Snapshot {
 }
 
 /// Takes the records of a ring apart.
-pub fn snapshots(mut bytes: &[u8]) -> Vec<Snapshot> {
+pub fn snapshots(mut bytes: &[u8], ids: &Ids) -> Vec<Snapshot> {
     let one = || {
-        let head = wire::take::<unwind_snapshot>(&mut bytes)?;
+        let mut head = wire::take::<unwind_snapshot>(&mut bytes)?;
+        head.tgid = ids.process(ProcessKey { tgid: head.tgid, start_ns: head.start_ns }).tgid;
+        head.tid = ids.latest(head.tid);
         let (stack, rest) = bytes.split_at_checked(if head.taken == ASLEEP { 0 } else { STACK_BYTES })?;
         let (outer, rest) = rest.split_at_checked(if head.wide == 0 { 0 } else { STACK_BYTES })?;
         bytes = rest;

@@ -28,6 +28,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use self::filler::Filler;
 use self::tables::TableMaps;
 use self::worker::{MAX_ROW_BYTES, Wiring, Worker};
+use super::ids::Ids;
 use super::maps::FlipPage;
 use super::rings::Ring;
 use super::skel::mappings::MappingsSkel;
@@ -73,6 +74,7 @@ impl Unwinder {
     pub fn start(
         maps: &SchedMaps<'_>,
         mappings: &MappingsSkel<'_>,
+        ids: Ids,
         only: Vec<u32>,
         most: Option<u64>,
     ) -> Result<Self, libbpf_rs::Error> {
@@ -88,6 +90,7 @@ impl Unwinder {
             snapshots: Ring::new(&maps.unwind_snapshots)?,
             flip: FlipPage::new(&maps.flip)?,
             iterator: mappings.progs.mappings.as_fd().try_clone_to_owned()?,
+            ids,
             only,
             most: most.unwrap_or(MAX_ROW_BYTES),
             news: tell,

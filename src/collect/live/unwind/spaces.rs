@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
+use super::super::ids::Ids;
 use super::super::maps::iterate_process;
 use super::super::skel::mappings::types::unwind_mapping;
 use super::super::wire;
@@ -106,13 +107,14 @@ impl Space {
 /// Processes that were asked about lately.
 pub struct Spaces {
     iterator: OwnedFd,
+    ids: Ids,
     known: FxHashMap<ProcessKey, Arc<Space>>,
 }
 
 impl Spaces {
     /// `iterator`: the program that tells mappings.
-    pub fn new(iterator: OwnedFd) -> Self {
-        Spaces { iterator, known: FxHashMap::default() }
+    pub fn new(iterator: OwnedFd, ids: Ids) -> Self {
+        Spaces { iterator, ids, known: FxHashMap::default() }
     }
 
     /// What is mapped in a process now, or was when it was asked last, a moment ago or before it ended.
@@ -173,7 +175,7 @@ impl Spaces {
     fn read(&self, process: ProcessKey, now: Instant) -> Space {
         let dir = mappings::open_process(process).ok();
         let told = match &dir {
-            Some(_) => iterate_process(self.iterator.as_fd(), process.tgid).unwrap_or_default(),
+            Some(_) => iterate_process(self.iterator.as_fd(), self.ids.own(process)).unwrap_or_default(),
             None => Vec::new(),
         };
         let image = dir.as_ref().and_then(mappings::image);

@@ -12,6 +12,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::AtFlags;
 
+use super::super::ids::Ids;
 use super::super::maps::FlipPage;
 use super::super::rings::Ring;
 use super::super::skel::mappings::types::unwind_need;
@@ -63,6 +64,8 @@ pub struct Wiring {
     pub flip: FlipPage,
     /// Tells what is mapped in a process.
     pub iterator: OwnedFd,
+    /// Translates ids.
+    pub ids: Ids,
     /// The processes that matter, by PID; empty: all.
     pub only: Vec<u32>,
     /// Rows of all tables together, bytes.
@@ -121,6 +124,7 @@ struct Numbers {
 pub struct Worker {
     store: Store<TableMaps>,
     rules: Rules,
+    pub(super) ids: Ids,
     needs: Ring,
     snapshots: Ring,
     flip: FlipPage,
@@ -166,7 +170,8 @@ impl Worker {
             wished: busiest(&wiring.only).into(),
             wake: wiring.wake,
             stop: wiring.stop,
-            spaces: Spaces::new(wiring.iterator),
+            spaces: Spaces::new(wiring.iterator, wiring.ids.clone()),
+            ids: wiring.ids,
             open: FxHashMap::default(),
             none: FxHashSet::default(),
             denied: FxHashMap::default(),
@@ -232,7 +237,7 @@ impl Worker {
         let mut rest = bytes.as_slice();
         self.needed.extend(std::iter::from_fn(|| wire::take::<unwind_need>(&mut rest)));
         let (asleep, walking): (Vec<_>, Vec<_>) =
-            snapshots(&self.snapshots.take()).into_iter().partition(Snapshot::is_asleep);
+            snapshots(&self.snapshots.take(), &self.ids).into_iter().partition(Snapshot::is_asleep);
         if !walking.is_empty() || !self.needed.is_empty() {
             self.missed = Instant::now();
         }
@@ -269,7 +274,7 @@ impl Worker {
 
     /// A stack could not be walked on.
     fn need(&mut self, need: &unwind_need) {
-        let process = ProcessKey { tgid: need.tgid, start_ns: need.start_ns };
+        let process = self.ids.process(ProcessKey { tgid: need.tgid, start_ns: need.start_ns });
         let key = FileKey { inode: need.key.ino, device: need.key.dev, generation: need.key.generation };
         let id = FileId { index: need.file, generation: need.generation };
         if need.file == shape::FILE_ASKED {
