@@ -81,6 +81,8 @@ has_command() { PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null 2>&1; }
 has_header() { [ -e "/usr/include/$1" ] || ls /usr/include/*/"$1" >/dev/null 2>&1; }
 has_clang() { scripts/clang.sh >/dev/null 2>&1; }
 has_libc() { has_header stdio.h; }
+# Debian keeps it out of PATH.
+has_postgres() { has_command postgres || ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1; }
 # libbpf-tools is called bpf-tools or bcc in places, and its programs carry a prefix there.
 has_runqlat() { has_command runqlat || has_command bpf-runqlat; }
 has_perf() { has_command perf && PATH="$PATH:/usr/sbin" perf version >/dev/null 2>&1; }
@@ -150,12 +152,33 @@ tests() {
     item want "has_command taskset" "taskset, pins workloads to a CPU" \
         "apt=util-linux dnf=util-linux pacman=util-linux zypper=util-linux apk=util-linux-misc"
     libbpf_tools
+    item want has_perf "perf, whose stacks ours are compared with" \
+        "apt=linux-perf dnf=perf pacman=perf zypper=perf apk=perf"
+    shipped_programs
     # Other kernels are Debian's, fetched by apt: elsewhere those tests are skipped.
     if [ "$manager" = apt ]; then
         item want "has_command qemu-system-x86_64" "QEMU, boots other kernels" "apt=qemu-system-x86"
         item want has_static_busybox "a static busybox, the first program of those machines" "apt=busybox-static"
         item want "has_command xz" "xz, unpacks kernels" "apt=xz-utils"
     fi
+}
+
+# What distributions ship without frame pointers, and the runtimes: their stacks must be whole.
+shipped_programs() {
+    item want "has_command python3" "python3, whose stacks are tested" \
+        "apt=python3 dnf=python3 pacman=python zypper=python3 apk=python3"
+    item want "has_command perl" "perl, the same" "apt=perl dnf=perl pacman=perl zypper=perl apk=perl"
+    item want "has_command git" "git, the same" "apt=git dnf=git pacman=git zypper=git apk=git"
+    item want "has_command xz" "xz, the same" "apt=xz-utils dnf=xz pacman=xz zypper=xz apk=xz"
+    item want "has_command sqlite3" "sqlite3, the same" \
+        "apt=sqlite3 dnf=sqlite pacman=sqlite zypper=sqlite3 apk=sqlite"
+    item want "has_command openssl" "openssl, the same" \
+        "apt=openssl dnf=openssl pacman=openssl zypper=openssl apk=openssl"
+    item want has_postgres "postgres, the same; its package may start a server" \
+        "apt=postgresql dnf=postgresql-server pacman=postgresql zypper=postgresql-server apk=postgresql"
+    item want "has_command node" "node, the same" "apt=nodejs dnf=nodejs pacman=nodejs zypper=nodejs apk=nodejs"
+    item want "has_command javac" "java with its compiler, the same" \
+        "apt=default-jdk-headless dnf=java-latest-openjdk-devel pacman=jdk-openjdk zypper=java-devel apk=openjdk21-jdk"
 }
 
 benches() {

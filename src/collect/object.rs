@@ -30,6 +30,8 @@ const MAX_SECTION_NAMES: u64 = 64 << 10;
 const MAX_SECTION_NAME: usize = 64;
 /// Longest piece that is read at once.
 const MAX_READ: u64 = 64 << 20;
+/// Where the entry of a file has no call frame information: longer than any `_start`.
+pub const ENTRY_BYTES: u64 = 64;
 
 /// What a program header says.
 #[derive(Clone, Debug)]

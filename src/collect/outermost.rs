@@ -16,7 +16,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::host::now_ns;
-use super::object::{Object, Section, u32_at, u64_at};
+use super::object::{ENTRY_BYTES, Object, Section, u32_at, u64_at};
 
 /// What is wanted of a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -87,8 +87,6 @@ const MAX_CODE: u64 = 8 << 20;
 const MAX_CPU_NS: u64 = 2_000_000_000;
 /// Of the length of an entry of call frame information, at most.
 const LENGTH_BYTES: usize = 12;
-/// Where an entry point has no call frame information: longer than any `_start`.
-const ENTRY_BYTES: u64 = 64;
 
 /// Outermost functions of every program.
 const PROGRAM_NAMES: &[&str] = &[

@@ -21,12 +21,21 @@ impl Made {
         100.0 * self.whole as f64 / self.samples.max(1) as f64
     }
 
+    fn add(&mut self, more: &Made) {
+        self.samples += more.samples;
+        self.whole += more.whole;
+        self.bytes += more.bytes;
+        self.cpu_s += more.cpu_s;
+    }
+
     fn bytes_per_sample(&self) -> f64 {
         self.bytes as f64 / self.samples.max(1) as f64
     }
 }
 
+/// Each tool for so long, in turns: what else the machine does meets both.
 const SECONDS: &str = "5";
+const ROUNDS: usize = 2;
 
 /// CPU time of all children that ended so far, seconds.
 fn children_cpu_s() -> f64 {
@@ -100,7 +109,11 @@ fn better_than_perf_with_dwarf() {
         return skipped("git is not installed");
     };
     sleep_ms(1000);
-    let (perf, sberf) = (by_perf(&dir.path().join("perf.data")), by_sberf(&dir.path().join("sberf.capture")));
+    let (mut perf, mut sberf) = (Made::default(), Made::default());
+    for _ in 0..ROUNDS {
+        perf.add(&by_perf(&dir.path().join("perf.data")));
+        sberf.add(&by_sberf(&dir.path().join("sberf.capture")));
+    }
     let told = format!(
         "whole stacks: perf {:.1} %, sberf {:.1} %; bytes per sample: {:.0}, {:.0}; CPU until they have names: {:.2} s, {:.2} s",
         perf.whole_percent(),
@@ -112,7 +125,7 @@ fn better_than_perf_with_dwarf() {
     );
     let _ = writeln!(std::io::stderr(), "{told}");
     assert!(perf.samples > 50 && sberf.samples > 50, "{perf:?} {sberf:?}");
-    assert!(sberf.whole_percent() >= perf.whole_percent().min(97.0), "{told}");
+    assert!(sberf.whole_percent() > perf.whole_percent(), "{told}");
     assert!(sberf.bytes_per_sample() < perf.bytes_per_sample(), "{told}");
     assert!(sberf.cpu_s < perf.cpu_s, "{told}");
 }

@@ -4,18 +4,20 @@ use std::time::Duration;
 
 use sberf::tick::{Lens, LeverKind, State, ThreadTick, Tick};
 
-use crate::machine::{machine, now_ns, sleep_ms};
+use crate::machine::{machine, now_ns, sleep_ms, told};
 use crate::recording::Recording;
 use crate::workload::Workload;
 
-/// More than it costs to watch an idle machine, also by a program that was not optimized; less than a million switches a
-/// second cost at a third of this machine's speed.
-const BUDGET: f64 = 0.02;
+/// As it is by default.
+const BUDGET: f64 = 0.01;
 
 fn changes(tick: &Tick) -> usize {
     tick.watch.governor.as_ref().map_or(0, |governor| governor.changes.len())
 }
 
+/// Settled is: something was given up, and from then on the cost is within the budget, or nothing is left to give up that would matter
+/// (`exhausted`). Totals are never given up, and a million switches a second cost more in totals than 1 % of two CPUs: at 60 ns
+/// each, and as much for each wakeup, 6 %.
 #[test]
 fn a_million_switches_a_second_are_kept_to_the_budget_within_five_seconds() {
     let Some(_machine) = machine() else { return };
@@ -44,6 +46,14 @@ fn a_million_switches_a_second_are_kept_to_the_budget_within_five_seconds() {
         assert!(governor.is_governing(), "{governor:?}");
         assert!(governor.cost_ppm <= governor.budget_ppm || governor.exhausted, "{governor:?}");
     }
+    let switches_per_s = 2 * pairs.number("trips") * 1_000_000_000 / (ended - began);
+    let costs: Vec<u32> = after.iter().filter_map(|tick| Some(tick.watch.governor.as_ref()?.cost_ppm)).collect();
+    told(format!(
+        "{switches_per_s} switches a second, settled after {} ms, then {costs:?} ppm",
+        (settled - began) / 1_000_000
+    ));
+    // How fast a machine switches that others use is no fault of ours; but it must be many.
+    assert!(switches_per_s > 100_000, "{switches_per_s} switches a second");
     // Totals are what they were: each trip is two switches, and some more where others want the CPU.
     let left = |thread: &&ThreadTick| u64::from(thread.voluntary) + u64::from(thread.involuntary);
     let switches: u64 = seen.process(pairs.pid()).iter().map(left).sum();

@@ -1,7 +1,7 @@
 //! What code is called: of files that are gone, stripped, or in a container; of the kernel's page and its BPF programs; of what
 //! compilers make at run time; and what is inlined where.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -247,9 +247,10 @@ fn child_of(pid: u32) -> u32 {
 #[test]
 fn a_container_has_the_names_that_it_has_outside() {
     let Some(_machine) = machine() else { return };
-    let mut outside = Workload::prepare("names", &["inline", "0.7"]);
+    let mut outside = Workload::prepare("names", &["inline", "2"]);
     let seen = run(&mut outside);
-    assert_most(&stacks(&seen, outside.pid()), "main;work");
+    let (outside_stacks, outside_names) = (stacks(&seen, outside.pid()), functions(&seen, outside.pid()));
+    assert_most(&outside_stacks, "main;work");
 
     // Stripped, with the debug file beside it where only the container sees it; deleted once it runs.
     let copy = Copy::of("names");
@@ -257,7 +258,7 @@ fn a_container_has_the_names_that_it_has_outside() {
     copy.tool("objcopy", &["--strip-all", "--add-gnu-debuglink=inside.debug", "copied"]);
     let top = tempfile::tempdir().expect("a directory");
     let debug = copy.dir.path().join("inside.debug");
-    let command = contained(top.path(), &copy.path(), Some(&debug), &["/opt/inside", "inline", "0.7"]);
+    let command = contained(top.path(), &copy.path(), Some(&debug), &["/opt/inside", "inline", "2"]);
     let mut inside = match Workload::try_start("inside", command) {
         Ok(inside) => inside,
         Err(why) => return skipped(format!("no container can be made here: {why}")),
@@ -268,7 +269,37 @@ fn a_container_has_the_names_that_it_has_outside() {
     inside.run();
     recording.wait_past(inside.number("end_ns"));
     recording.wait_names(pid);
-    assert_most(&stacks(&recording.stop(), pid), "main;work");
+    let seen = recording.stop();
+    let (inside_stacks, inside_names) = (stacks(&seen, pid), functions(&seen, pid));
+    assert_most(&inside_stacks, "main;work");
+    assert_eq!(usual(&inside_stacks), usual(&outside_stacks), "{inside_stacks:?} {outside_stacks:?}");
+    // The same code in both, byte by byte: whatever was seen of it on either side has the same name.
+    let both: Vec<_> = inside_names.iter().filter_map(|(at, name)| Some((at, name, outside_names.get(at)?))).collect();
+    assert!(both.len() >= 5, "{inside_names:x?} {outside_names:x?}");
+    let unequal: Vec<_> = both.iter().filter(|(_, inside, outside)| inside != outside).collect();
+    assert!(unequal.is_empty(), "{unequal:x?}");
+}
+
+/// Stacks with at least a twentieth of the samples.
+fn usual(stacks: &Stacks) -> BTreeSet<&str> {
+    let all: u64 = stacks.0.values().sum();
+    stacks.0.iter().filter(|(_, weight)| *weight * 20 >= all).map(|(stack, _)| stack.as_str()).collect()
+}
+
+/// What the code of user space is called that a process was seen in: by file (the program itself has no name here) and offset, the
+/// function and how far into it.
+fn functions(seen: &Recorded, pid: u32) -> BTreeMap<(String, u64), (String, u64)> {
+    let weights = seen.ticks().flat_map(|tick| &tick.stacks).filter(|weight| weight.process.tgid == pid);
+    let frames: BTreeSet<FrameId> =
+        weights.filter_map(|weight| seen.stack(weight.stack)).flat_map(|stack| stack.frames.iter().copied()).collect();
+    let named = |id: FrameId| {
+        let (frame, module) = seen.place(id).filter(|(frame, _)| frame.kind == FrameKind::User)?;
+        let file = module.path.trim_end_matches(" (deleted)").rsplit('/').next().unwrap_or_default();
+        let file = if ["names", "inside"].contains(&file) { "" } else { file };
+        let name = seen.symbol(id).map(|symbol| (symbol.function.clone(), symbol.offset)).unwrap_or_default();
+        Some(((file.to_owned(), frame.offset), name))
+    };
+    frames.into_iter().filter_map(named).collect()
 }
 
 #[test]

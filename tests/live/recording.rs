@@ -324,6 +324,11 @@ impl Recorded {
         nameless.map(|(_, frame)| frame.offset).collect()
     }
 
+    /// What a frame is called, once that was told.
+    pub fn symbol(&self, frame: FrameId) -> Option<&Symbol> {
+        self.symbols.get(&frame)
+    }
+
     /// Functions of a stack, root first; `?` for one without a name.
     pub fn functions(&self, stack: &Stack) -> Vec<&str> {
         let name = |id: &FrameId| self.symbols.get(id).map_or("?", |symbol| symbol.function.as_str());

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sberf::collect::live::LiveOptions;
 use sberf::tick::{Lens, Loss, StackEnd, StackWeight, State, Tick};
 
-use crate::machine::{machine, now_ns};
+use crate::machine::{machine, now_ns, told};
 use crate::recording::{Recorded, Recording};
 use crate::sleepers::among_sleepers;
 use crate::workload::Workload;
@@ -124,11 +124,12 @@ fn check_places(rounds: &Workload, seen: &Recorded) {
     assert!(none < 60_000_000, "{none} ns at no place: {ours:?}");
 }
 
-/// As many distinct stacks as the machine can make: each wait is on one, or counted as what became of it.
+/// As many distinct stacks as the machine can make, some 100 000 a second for ten seconds: each wait is on one, or counted as what
+/// became of it, and together they are as many as the kernel counted.
 #[test]
 fn a_flood_of_stacks_is_accounted_for() {
     let Some(_machine) = machine() else { return };
-    let seconds: u64 = std::env::var("SBERF_FLOOD_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(2);
+    let seconds: u64 = std::env::var("SBERF_FLOOD_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(10);
     let mut flood = Workload::prepare("flood", &[&seconds.to_string(), "2"]);
     let recording = Recording::with(|options| {
         options.interval = Duration::from_secs(1);
@@ -154,16 +155,20 @@ fn a_flood_of_stacks_is_accounted_for() {
     }
     let (waits, unseen) = (flood.number("waits"), seen.lost(Loss::Unseen));
     let all = on_stacks + said.values().sum::<u64>();
-    let told = format!(
-        "{} distinct stacks generated in {seconds} s; {waits} waits = {on_stacks} on {} stacks + {said:?}; losses {:?}",
-        flood.number("stacks"),
+    let generated = flood.number("stacks");
+    let what = format!(
+        "{generated} distinct stacks generated in {seconds} s; {waits} waits = {on_stacks} on {} stacks + {said:?}; losses {:?}",
         distinct.len(),
         seen.losses()
     );
-    println!("{told}");
-    // A thread's start and end are waits of other kinds.
-    assert!(all <= waits + 8 && all + unseen + 8 >= waits, "{all} of {told}");
-    assert!(distinct.len() > 5_000, "{told}");
+    told(&what);
+    // Waits of other kinds are not among them: what threads do when they start and end.
+    assert!(all <= waits && all + unseen >= waits, "{all} of {what}");
+    assert!(distinct.len() > 5_000, "{what}");
+    // No bar: how fast a machine switches that others use is no fault of ours.
+    if generated < 100_000 * seconds {
+        told(format!("{} stacks a second are all that this machine makes now, not 100 000", generated / seconds));
+    }
 }
 
 fn account(set: impl FnOnce(&mut LiveOptions)) -> Option<(Account, Recorded)> {

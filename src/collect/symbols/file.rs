@@ -7,7 +7,7 @@ use super::debug_file::{self, Seen};
 use super::plt;
 use super::table::SymbolTable;
 use crate::collect::demangle::demangle;
-use crate::collect::object::Object;
+use crate::collect::object::{ENTRY_BYTES, Object};
 use crate::collect::unwind::Table;
 use crate::tick::Symbol;
 
@@ -56,9 +56,14 @@ impl FileNames {
         Some(Symbol { function, offset: address.checked_sub(start)?, nameless: true })
     }
 
-    /// Address where the function begins that holds a file offset, by call frame information.
+    /// Address where the function begins that holds a file offset, by call frame information; also where the file is entered,
+    /// for which C libraries have none.
     fn begins_at(&self, offset: u64) -> Option<u64> {
-        self.object.address_of(self.frames.as_ref()?.function_start(offset)?)
+        let start = self.frames.as_ref().and_then(|frames| frames.function_start(offset));
+        start.and_then(|start| self.object.address_of(start)).or_else(|| {
+            let (entry, address) = (self.object.entry, self.object.address_of(offset)?);
+            (entry..entry.saturating_add(ENTRY_BYTES)).contains(&address).then_some(entry)
+        })
     }
 }
 
@@ -111,6 +116,23 @@ mod tests {
         if built.tool("objcopy", &["--add-gnu-debuglink=fixture.debug", "fixture"]) {
             assert_eq!(names(&open(&built.path), &built, &listed), ["main", "outer", "inner"]);
         }
+    }
+
+    #[test]
+    fn where_a_file_is_entered_a_function_begins() {
+        let Some(built) = Built::assembly(".text; .globl _start; _start: nop; nop; .skip 100, 0x90; nop") else {
+            return;
+        };
+        let start = built.address("_start").unwrap();
+        if !built.tool("strip", &["--strip-all", "fixture"]) {
+            return;
+        }
+        let names = open(&built.path);
+        let load = names.object.loads().find(|load| load.executable).unwrap().clone();
+        let named = |address: u64| names.name(address - load.address + load.offset);
+        let symbol = Symbol { function: format!("fixture:fn@{start:#x}"), offset: 1, nameless: true };
+        assert_eq!(named(start + 1), Some(symbol));
+        assert_eq!(named(start + 80), None, "no function that short code enters is that long");
     }
 
     #[test]

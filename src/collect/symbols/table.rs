@@ -1,9 +1,10 @@
 //! The functions that a symbol table names, sorted by address. Names stay in the file until they are wanted.
 
 use std::fs::File;
+use std::ops::Range;
 use std::sync::Arc;
 
-use crate::collect::object::{Object, SHT_SYMTAB, Section, u16_at, u32_at, u64_at};
+use crate::collect::object::{ENTRY_BYTES, Object, SHT_SYMTAB, Section, u16_at, u32_at, u64_at};
 
 /// `Elf64_Sym`.
 const SYM_BYTES: u64 = 24;
@@ -91,10 +92,12 @@ impl SymbolTable {
         let code: Vec<bool> = object.sections.iter().map(Section::is_code).collect();
         let mut functions = Vec::new();
         let bytes = table.bytes.min(MAX_SYMBOLS * SYM_BYTES);
+        let entry = object.entry..object.entry.saturating_add(ENTRY_BYTES);
+        let of = |symbol: &[u8]| function(symbol, &code, &entry);
         let step = CHUNK / SYM_BYTES * SYM_BYTES;
         for at in (0..bytes).step_by(step as usize) {
             let Some(chunk) = object.bytes_at(table.offset.checked_add(at)?, step.min(bytes - at)) else { break };
-            functions.extend(chunk.chunks_exact(SYM_BYTES as usize).filter_map(|symbol| function(symbol, &code)));
+            functions.extend(chunk.chunks_exact(SYM_BYTES as usize).filter_map(of));
             if functions.len() > MAX_FUNCTIONS {
                 functions.truncate(MAX_FUNCTIONS);
                 break;
@@ -140,14 +143,19 @@ impl SymbolTable {
 }
 
 /// A symbol, if it is one of code.
-fn function(symbol: &[u8], code: &[bool]) -> Option<Function> {
+/// `code`: which sections are code; `entry`: where the file is entered.
+fn function(symbol: &[u8], code: &[bool], entry: &Range<u64>) -> Option<Function> {
     let (name, info, section) = (u32_at(symbol, 0)?, *symbol.get(4)?, u16_at(symbol, 6)?);
     let (start, bytes) = (u64_at(symbol, 8)?, u64_at(symbol, 16)?);
     let (kind, binding) = (info & 15, info >> 4);
     let is_function = match kind {
         STT_FUNC | STT_GNU_IFUNC => true,
-        // Assembly without `.type`; its local labels mostly have no size.
-        STT_NOTYPE => (bytes > 0 || binding != STB_LOCAL) && code.get(usize::from(section)) == Some(&true),
+        // Assembly without `.type`. What is local and has no size is a label inside of something, but for where a C library
+        // is entered: those are hidden, and so became local (`_start` and `_dl_start_user` of glibc's loader).
+        STT_NOTYPE => {
+            (bytes > 0 || binding != STB_LOCAL || entry.contains(&start))
+                && code.get(usize::from(section)) == Some(&true)
+        }
         _ => false,
     };
     if !is_function || section == 0 || start == 0 || name == 0 || name >> NAME_BITS != 0 {
@@ -254,6 +262,28 @@ mod tests {
         assert_eq!(found(at("alias")), Some(("alias".into(), true)));
         assert_eq!(found(0), None);
         assert_eq!(found(u64::MAX), None);
+    }
+
+    #[test]
+    fn where_a_file_is_entered_hidden_labels_are_functions() {
+        let source = "
+            .text
+            early: nop
+            .skip 100, 0x90
+            .globl _start
+            .hidden _start
+            _start: nop; nop
+            user: nop; nop
+            .skip 100, 0x90
+            late: nop
+        ";
+        let Some(built) = Built::assembly(source) else { return };
+        let at = |name: &str| built.address(name).unwrap();
+        let table = read(&built.path);
+        let found = |address| table.find(address).map(|found| found.name);
+        assert_eq!(found(at("_start") + 1), Some("_start".into()));
+        assert_eq!(found(at("user") + 1), Some("user".into()));
+        assert_eq!(found(at("early") + 1), None, "a label");
     }
 
     #[test]
