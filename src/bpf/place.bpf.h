@@ -34,13 +34,19 @@ struct {
 	__type(value, struct near_stack);
 } near SEC(".maps");
 
+/* Periods of which a CPU saves the walks that it does not need: programs that begin need many, and then few. */
+#define SAVES 16
+
 /* Renews what this CPU may spend when its period is over. */
 static __always_inline void renew(struct cpu_acc *cpu, struct flip *f, __u64 now)
 {
+	__u32 most = f->walks * SAVES, walks;
+
 	if (now - cpu->period < period_ns)
 		return;
+	walks = now - cpu->period < SAVES * period_ns ? cpu->walks + f->walks : most;
+	cpu->walks = walks < most ? walks : most;
 	cpu->period = now;
-	cpu->walks = f->walks;
 	cpu->looks = f->looks;
 }
 
