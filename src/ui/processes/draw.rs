@@ -92,10 +92,12 @@ impl ProcessesPane {
     /// A rule that says how much is shown, and why not all.
     fn draw_summary(&self, model: &Model, theme: &Theme, area: Rect, buf: &mut Buffer) {
         draw::rule(buf, theme, area);
-        let (shown, all) = (self.processes(), model.process_count());
-        let of = if shown == all { String::new() } else { format!("{} of ", format::grouped(shown as u64)) };
-        let threads = format::grouped(model.thread_count() as u64);
-        let counts = format!(" {of}{} processes, {threads} threads ", format::grouped(all as u64));
+        let threads = format::counted(self.counts.threads, "thread", "threads");
+        let exited = match self.counts.exited {
+            0 => String::new(),
+            exited => format!(", {} exited", format::grouped(exited as u64)),
+        };
+        let counts = format!(" {}, {threads}{exited} ", self.counts.processes());
         let mut spans = vec![Span::styled(counts, theme.text())];
         if self.selection.filter.is_some() {
             spans.push(Span::styled(format!("│ filter {} ", self.filter_text), theme.warn()));

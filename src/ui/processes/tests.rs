@@ -85,7 +85,7 @@ fn the_table_at_80x24() {
             " 99Hz cpu-clock │ 1s │ live 14:03:23      stacks 100%  lost 0  self 0.6% 38.0M",
             " 1 Processes  2 CPUs  3 NUMA  4 Disks",
             " wall time: █user ▓kernel ▒░runnable ▚disk ╳lock ≈net ═pipe    idle waits blank",
-            "── 6 processes, 7 threads ────────────────────────────────── CPU % of one CPU ──",
+            "── 5 processes, 6 threads, 1 exited ──────────────────────── CPU % of one CPU ──",
             "      PID USER      CPU%▼ where the time goes   rq p99 blocked    COMMAND",
             "▸    4711 postgres    100 ██████████▓▚▚▚▚▚▚▚╳   19.0ms disk 35%   postgres: wri…",
             "     8120 www        38.0 ▓▓▓▓▓▓▓▓≈≈≈≈≈≈≈≈≈≈≈    310µs net 50%    nginx -g daem…",
@@ -98,6 +98,17 @@ fn the_table_at_80x24() {
     );
     assert!(lines[23].starts_with(" Enter look in  \\ filter  > sort"), "{}", lines[23]);
     assert!(lines[23].ends_with("? help  q quit"), "{}", lines[23]);
+}
+
+#[test]
+fn the_dead_are_counted_apart() {
+    let mut screen = Screen::new(model(), 80, 24);
+    screen.keys("\\cc1\n");
+    assert!(screen.draw()[3].contains(" 1 of 5 processes, 6 threads, 1 exited │ filter cc1"), "{}", screen.draw()[3]);
+    let mut alone = tick(1);
+    alone.processes = vec![facts(7, 1, 0, &["alone"])];
+    alone.threads = vec![thread(7, 7, &[(State::Poll, MS)])];
+    assert!(Screen::new(model_of([alone]), 80, 24).draw()[3].contains(" 1 process, 1 thread ─"));
 }
 
 #[test]
@@ -161,10 +172,10 @@ fn sorting_by_a_header_click_and_again() {
 fn filters_by_text_and_expression() {
     let mut screen = Screen::new(model(), 118, 24);
     screen.keys("\\NGINX");
-    assert!(screen.draw()[23].contains("1 of 6 processes"));
+    assert!(screen.draw()[23].contains("1 of 5 processes"));
     screen.keys("\n");
     assert_eq!(screen.commands(), [">nginx -g daemon off;"]);
-    assert!(screen.draw()[3].contains("1 of 6 processes, 7 threads │ filter NGINX"));
+    assert!(screen.draw()[3].contains("1 of 5 processes, 6 threads, 1 exited │ filter NGINX"));
     screen.key(KeyCode::Esc);
     assert_eq!(screen.commands().len(), 6, "Esc takes it back");
     screen.keys("\\/^(1|15) /\n");
