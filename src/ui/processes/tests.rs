@@ -7,7 +7,9 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
 use crate::model::{Model, TreeLens};
-use crate::tick::{Basis, LensStatus, Origin, ProcessFacts, Refusal, Signal, SignalKind, Standing, State};
+use crate::tick::{
+    Basis, DiskOp, Hist, LensStatus, Origin, ProcessFacts, ProcessIo, Refusal, Signal, SignalKind, Standing, State,
+};
 use crate::ui::app::{App, Options};
 use crate::ui::fixture::{self, MS, busy, facts, model, model_of, thread, tick};
 use crate::ui::theme::{Background, Depth};
@@ -109,6 +111,26 @@ fn the_dead_are_counted_apart() {
     alone.processes = vec![facts(7, 1, 0, &["alone"])];
     alone.threads = vec![thread(7, 7, &[(State::Poll, MS)])];
     assert!(Screen::new(model_of([alone]), 80, 24).draw()[3].contains(" 1 process, 1 thread ─"));
+}
+
+#[test]
+fn what_a_discard_covers_is_not_moved() {
+    let mut trims = busy(1);
+    let io = |tgid, op, bytes| {
+        let latency = Hist::of([MS]);
+        ProcessIo { process: fixture::key(tgid), op, requests: 1, bytes, latency }
+    };
+    trims.io = vec![
+        io(4711, DiskOp::Write, 13_100_000),
+        io(4711, DiskOp::Read, 1_000_000),
+        io(8120, DiskOp::Discard, 26_200_000),
+    ];
+    let mut screen = Screen::new(model_of([trims]), 200, 50);
+    let cells: Vec<String> = screen.draw()[5..7].to_vec();
+    assert!(cells[0].contains(" 14.1M ") && cells[1].contains("nginx") && !cells[1].contains("26.2M"), "{cells:#?}");
+    screen.keys(">b\n");
+    assert!(screen.draw()[4].contains("disk…▼"), "{}", screen.draw()[4]);
+    assert_eq!(screen.commands()[0], ">postgres: writer");
 }
 
 #[test]
