@@ -235,6 +235,11 @@ pub trait Pane {
     /// make caches again. With `hold` a key was pressed within the last second: update values, keep the order of rows.
     fn tick(&mut self, model: &Model, hold: bool);
 
+    /// It has rows whose order a key holds for a while.
+    fn has_order(&self) -> bool {
+        false
+    }
+
     /// Called before `render`: the place to scroll the cursor into view.
     fn layout(&mut self, _area: Rect, _model: &Model) {}
 

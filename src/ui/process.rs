@@ -209,6 +209,10 @@ impl Pane for ProcessPane {
         }
     }
 
+    fn has_order(&self) -> bool {
+        self.pane().has_order()
+    }
+
     fn layout(&mut self, area: Rect, model: &Model) {
         self.pane_mut().layout(parts(area).1, model);
     }

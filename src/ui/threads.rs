@@ -239,6 +239,10 @@ impl Pane for ThreadsPane {
         }
     }
 
+    fn has_order(&self) -> bool {
+        true
+    }
+
     fn layout(&mut self, area: Rect, _model: &Model) {
         self.cursor.show(self.rows.len(), usize::from(area.height.saturating_sub(1)));
     }

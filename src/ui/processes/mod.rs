@@ -448,6 +448,10 @@ impl Pane for ProcessesPane {
         }
     }
 
+    fn has_order(&self) -> bool {
+        true
+    }
+
     fn layout(&mut self, area: Rect, model: &Model) {
         let parts = parts(area, model);
         self.cursor.show(self.rows.len(), parts.rows.height.into());

@@ -8,7 +8,8 @@ use ratatui::layout::Rect;
 
 use crate::model::{Model, TreeLens};
 use crate::tick::{
-    Basis, DiskOp, Hist, LensStatus, Origin, ProcessFacts, ProcessIo, Refusal, Signal, SignalKind, Standing, State,
+    Basis, DiskOp, Governor, Hist, LensStatus, Lever, LeverKind, Origin, ProcessFacts, ProcessIo, Refusal, Signal,
+    SignalKind, Standing, State,
 };
 use crate::ui::app::{App, Options};
 use crate::ui::fixture::{self, MS, busy, facts, model, model_of, thread, tick};
@@ -331,6 +332,26 @@ fn an_untouched_cursor_stays_at_the_top() {
     let mut screen = Screen::new(model(), 118, 24);
     screen.tick(turned(2), Duration::from_secs(5));
     assert_eq!(screen.commands()[..2], [">nginx -g daemon off;", "postgres: writer"]);
+}
+
+#[test]
+fn a_banner_covers_no_place_and_is_not_covered() {
+    let mut governed = turned(2);
+    let levers = vec![Lever { what: LeverKind::Walks, now: 63, asked: 1000 }];
+    let governor = Governor { budget_ppm: 10_000, cost_ppm: 13_000, levers, ..Governor::default() };
+    governed.watch.governor = Some(governor);
+    let mut screen = Screen::new(model(), 80, 24);
+    screen.keys("j");
+    screen.tick(governed, Duration::from_millis(900));
+    assert_eq!(screen.draw()[1], " 1 Processes  2 CPUs  3 NUMA  4 Disks      over budget, $ says more  order held");
+    screen.size = (120, 24);
+    let line = screen.draw()[1].clone();
+    assert!(line.ends_with(" over budget (1.3 of 1.0 %): 63 of 1000 blocked stacks/s  order held"), "{line}");
+    // An icicle has no rows that could be held; threads have.
+    screen.keys("\n");
+    assert!(screen.draw()[1].ends_with("63 of 1000 blocked stacks/s"), "{}", screen.draw()[1]);
+    screen.key(KeyCode::Tab);
+    assert!(screen.draw()[1].ends_with("63 of 1000 blocked stacks/s  order held"), "{}", screen.draw()[1]);
 }
 
 #[test]
