@@ -284,6 +284,33 @@ fn w_writes_what_is_shown_and_overwrites_nothing() {
 }
 
 #[test]
+fn what_is_pasted_is_no_commands() {
+    let dir = common::demo();
+    let mut terminal = Terminal::start(&["top", "--read", "demo.sberf"], &[], dir.path(), (30, 100));
+    terminal.wait_for("COMMAND");
+    // Would save, export and quit.
+    terminal.press(b"\x1b[200~Wwq\nq\x1b[201~");
+    terminal.wait_for("what is pasted is not taken for keys");
+    assert!(terminal.is_running());
+    terminal.press(b"\\");
+    terminal.wait_for("filter (text");
+    terminal.press(b"\x1b[200~quarry\nq\x1b[201~");
+    terminal.wait_for("quarryq");
+    terminal.press(b"\r");
+    terminal.wait_for("filter quarryq");
+    terminal.press(b"\x1b");
+    terminal.settle(Duration::from_millis(100));
+    terminal.press(b"q");
+    assert!(terminal.end().success());
+    terminal.assert_given_back();
+    assert_eq!(
+        files(dir.path(), "folded").len() + files(dir.path(), "sberf").len(),
+        1,
+        "only the capture that was read"
+    );
+}
+
+#[test]
 fn y_hands_the_row_to_the_clipboard() {
     use base64::Engine;
     let dir = common::demo();

@@ -247,6 +247,20 @@ impl App {
         self.wanted(actions, model)
     }
 
+    /// Text was pasted: it goes where text is asked for. It is no commands.
+    pub fn on_paste(&mut self, text: &str, model: &Model, now: Duration) -> Vec<Action> {
+        self.last_key = Some(now);
+        match self.popups.last_mut() {
+            Some(Popup::Prompt(prompt)) => {
+                prompt.insert(text);
+                self.text_changed(model);
+            }
+            _ => self.message = Some("what is pasted is not taken for keys: / and \\ ask for text".into()),
+        }
+        self.place_cursor(model);
+        self.wanted(Vec::new(), model)
+    }
+
     /// The mouse did something.
     pub fn on_mouse(&mut self, mouse: MouseEvent, model: &Model, now: Duration) -> Vec<Action> {
         if matches!(mouse.kind, MouseEventKind::Moved | MouseEventKind::Up(_) | MouseEventKind::Drag(_)) {
