@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sberf::collect::capture::Pace;
 use sberf::model::folded::{self, FoldedLens};
-use sberf::model::{Limits, Model, TreeQuery, Window, json};
+use sberf::model::{Limits, Model, TreeLens, TreeQuery, Window, json};
 use sberf::tick::{Batch, Frame, FrameId, ProcessKey, Session};
 
 use crate::cli::{Export, Format, Lens, Observe, Top, Unwind, WALKS_PER_S};
@@ -211,7 +211,10 @@ pub fn folded_file(model: &Model, query: &TreeQuery, name: &str) -> String {
     let mut output = BufWriter::new(file);
     let written = folded::write_tree(&mut output, &model.tree(query), 0);
     match written.and_then(|counts| output.flush().map(|()| counts)) {
-        Ok(counts) => format!("wrote {} stacks to {path}", counts.lines),
+        Ok(counts) => {
+            let without = if query.hide_idle && query.lens != TreeLens::OnCpu { ", without idle waits" } else { "" };
+            format!("wrote {} stacks to {path}{without}", counts.lines)
+        }
         Err(error) => format!("{path} is incomplete: {error}"),
     }
 }

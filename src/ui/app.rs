@@ -68,6 +68,8 @@ pub struct App {
     /// To be looked into as soon as it is known.
     awaited: Option<u32>,
     samples: (u64, u64),
+    /// Idle waits are shown, in every pane that could.
+    idle: bool,
     area: Rect,
     asked: Asked,
     looks_at_cost: bool,
@@ -151,6 +153,7 @@ impl App {
             loading: "starting".into(),
             awaited: None,
             samples: (0, 0),
+            idle: false,
             area: Rect::default(),
             asked: Asked::default(),
             looks_at_cost: false,
@@ -279,6 +282,7 @@ impl App {
     pub fn run(&mut self, command: Command, model: &Model) -> Vec<Action> {
         let offered = command != Command::BackOrQuit;
         let outcome = if offered { self.pane_mut().command(command, model) } else { Outcome::Ignored };
+        self.idle = self.pane().idle().unwrap_or(self.idle);
         match outcome {
             Outcome::Ignored => self.own(command, model),
             outcome => self.take(outcome, model),
@@ -342,6 +346,7 @@ impl App {
     fn open(&mut self, target: Target, model: &Model) {
         match places::open(target, model) {
             Some(mut pane) => {
+                pane.show_idle(self.idle);
                 pane.tick(model, false);
                 self.places[self.at].inside.push(pane);
             }
@@ -409,7 +414,7 @@ impl App {
 
     fn leave(&mut self, model: &Model) {
         if self.places[self.at].inside.pop().is_some() {
-            self.pane_mut().tick(model, false);
+            self.appear(model);
         }
     }
 
@@ -419,7 +424,15 @@ impl App {
             self.places[at].inside.clear();
         }
         self.at = at;
-        self.pane_mut().tick(model, false);
+        self.appear(model);
+    }
+
+    /// The pane on top is another one.
+    fn appear(&mut self, model: &Model) {
+        let idle = self.idle;
+        let pane = self.pane_mut();
+        pane.show_idle(idle);
+        pane.tick(model, false);
     }
 
     /// Offers a key to the popups; `None` when there is none or it passed.

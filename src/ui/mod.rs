@@ -235,6 +235,14 @@ pub trait Pane {
     /// make caches again. With `hold` a key was pressed within the last second: update values, keep the order of rows.
     fn tick(&mut self, model: &Model, hold: bool);
 
+    /// Whether it shows idle waits, where it could.
+    fn idle(&self) -> Option<bool> {
+        None
+    }
+
+    /// Idle waits are to be shown, or not: what was chosen in one pane holds in all. Before [`Pane::tick`].
+    fn show_idle(&mut self, _idle: bool) {}
+
     /// It has rows whose order a key holds for a while.
     fn has_order(&self) -> bool {
         false

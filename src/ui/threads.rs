@@ -239,6 +239,14 @@ impl Pane for ThreadsPane {
         }
     }
 
+    fn idle(&self) -> Option<bool> {
+        Some(self.idle)
+    }
+
+    fn show_idle(&mut self, idle: bool) {
+        self.idle = idle;
+    }
+
     fn has_order(&self) -> bool {
         true
     }

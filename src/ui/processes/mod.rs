@@ -377,7 +377,10 @@ impl Pane for ProcessesPane {
             Command::Sort => return self.pick_sort(),
             Command::User => return self.pick_user(model),
             Command::Reverse | Command::Tree | Command::Threads | Command::KernelThreads => self.toggle(command, model),
-            Command::Idle => self.idle = !self.idle,
+            Command::Idle => {
+                self.show_idle(!self.idle);
+                self.lower.tick(model);
+            }
             Command::PercentBasis => self.machine_basis = !self.machine_basis,
             Command::LongCommand => self.short = !self.short,
             Command::Lens | Command::Export => return self.lower.command(command, model),
@@ -446,6 +449,15 @@ impl Pane for ProcessesPane {
         } else {
             self.rank(model);
         }
+    }
+
+    fn idle(&self) -> Option<bool> {
+        Some(self.idle)
+    }
+
+    fn show_idle(&mut self, idle: bool) {
+        self.idle = idle;
+        self.lower.show_idle(idle);
     }
 
     fn has_order(&self) -> bool {

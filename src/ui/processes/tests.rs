@@ -355,6 +355,25 @@ fn a_banner_covers_no_place_and_is_not_covered() {
 }
 
 #[test]
+fn idle_waits_are_shown_everywhere_or_nowhere() {
+    let mut screen = Screen::new(model(), 220, 50);
+    screen.keys("o");
+    let below = |screen: &mut Screen| screen.draw().into_iter().find(|line| line.contains("[blocked]")).unwrap();
+    assert!(below(&mut screen).contains("idle waits hidden (2.3s)"), "{}", below(&mut screen));
+    screen.keys("i");
+    assert!(screen.draw()[2].contains("idle waits shown"));
+    assert!(below(&mut screen).contains("idle waits included"), "{}", below(&mut screen));
+    // The same in what is opened from there, and back.
+    screen.keys("\no");
+    assert!(below(&mut screen).contains("idle waits included"), "{}", below(&mut screen));
+    screen.keys("i");
+    assert!(below(&mut screen).contains("idle waits hidden"), "{}", below(&mut screen));
+    screen.keys("q");
+    assert!(screen.draw()[2].contains("idle waits blank"), "{}", screen.draw()[2]);
+    assert!(below(&mut screen).contains("idle waits hidden"), "{}", below(&mut screen));
+}
+
+#[test]
 fn order_is_held_for_a_second_after_a_key() {
     let mut screen = Screen::new(model(), 118, 24);
     screen.keys("j");
