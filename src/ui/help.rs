@@ -163,10 +163,13 @@ fn lens_lines<'a>(model: &'a Model, theme: &Theme) -> Vec<Vec<Span<'a>>> {
 fn lost_lines<'a>(model: &Model, theme: &Theme) -> Vec<Vec<Span<'a>>> {
     let mut lines = Vec::new();
     for &(loss, count) in model.losses() {
+        let now = model.tick_losses().iter().find(|(other, _)| *other == loss).map_or(0, |&(_, count)| count);
+        let when = format!(", since the start; {} of them this tick", format::count(now));
         lines.push(vec![
-            Span::styled("lost ", theme.alert()),
+            Span::styled("lost ", if now > 0 { theme.alert() } else { theme.text() }),
             Span::styled(format::left(&format::count(count), 8), theme.header()),
             Span::styled(loss.name(), theme.text()),
+            Span::styled(when, theme.dim()),
         ]);
     }
     lines.push(Vec::new());
