@@ -200,7 +200,7 @@ fn state_line<'a>(state: State, theme: &Theme) -> Vec<Span<'a>> {
         State::Net => "blocked on a socket",
         State::Pipe => "blocked on a pipe",
         State::Timer => "sleeps for a time (idle)",
-        State::Poll => "waits for any of several descriptors (idle)",
+        State::Poll => "waits for an event: poll, select, epoll, accept, a child, a signal (idle)",
         State::Fault => "blocked in a page fault",
         State::Stopped => "stopped by a signal or a debugger",
         State::Other => "blocked for another reason",
