@@ -536,7 +536,7 @@ fn f9_signals_the_process_that_is_selected() {
     terminal.press(b"\r");
     terminal.wait_for(&format!("sent SIGTERM to {} sleep 600", child.id()));
     assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGTERM));
-    terminal.wait_for("killed by 15 TERM");
+    terminal.wait_for("†TERM");
     terminal.press(b"\x1b[20~");
     terminal.wait_for("has exited");
     terminal.press(b"q");

@@ -219,11 +219,11 @@ fn moment(subject: Subject<'_>, model: &Model) -> String {
 fn draw_command(row: &Row, subject: Subject<'_>, frame: &Frame<'_>, line: Rect, slot: Slot, buf: &mut Buffer) {
     let theme = frame.theme;
     let width = usize::from(slot.width);
-    let end = label::end(subject.process, frame.model.session().boot_offset_ns);
-    let end = end.map_or(String::new(), |end| format!(" ({end})"));
     let lead = format::width(&row.lead);
+    let cells = width.saturating_sub(lead);
+    let end = label::end(subject.process, frame.model.session().boot_offset_ns, cells);
     // How it ended is worth more than the end of its arguments.
-    let room = width.saturating_sub(lead + format::width(&end)).max(width.saturating_sub(lead).min(6));
+    let room = cells.saturating_sub(format::width(&end));
     let (text, style) = match (row.id, subject.thread) {
         (RowId::Thread(..), Some(thread)) => (format::fit(&thread.comm, room), theme.text()),
         _ => (format::fit(&label::command(subject.process, frame.long, room), room), name_style(subject, theme)),
