@@ -437,14 +437,14 @@ impl App {
 
     /// Offers a key to the popups; `None` when there is none or it passed.
     fn popup_key(&mut self, event: &KeyEvent, model: &Model) -> Option<Vec<Action>> {
-        let context = self.pane().context();
+        let (context, body) = (self.pane().context(), parts(self.area).body);
         let reply = match self.popups.last_mut()? {
-            Popup::Help(help) => help.key(context, event),
+            Popup::Help(help) => help.key(event, model, &self.theme, body),
             Popup::Prompt(prompt) => prompt.key(event),
             Popup::Picker(picker) => picker.key(context, event),
             Popup::Signal(popup) => popup.key(context, event),
             Popup::Quality(popup) => popup.key(context, event),
-            Popup::Cost(popup) => popup.key(context, event),
+            Popup::Cost(popup) => popup.key(context, event, model, body),
         };
         self.popup_reply(reply, model)
     }
@@ -452,12 +452,12 @@ impl App {
     fn popup_mouse(&mut self, mouse: MouseEvent, model: &Model) -> Option<Vec<Action>> {
         let body = parts(self.area).body;
         let reply = match self.popups.last_mut()? {
-            Popup::Help(help) => help.mouse(mouse, body),
+            Popup::Help(help) => help.mouse(mouse, model, &self.theme, body),
             Popup::Prompt(_) => Reply::Pass,
             Popup::Picker(picker) => picker.mouse(mouse, body),
             Popup::Signal(popup) => popup.mouse(mouse, body),
             Popup::Quality(popup) => popup.mouse(mouse),
-            Popup::Cost(popup) => popup.mouse(mouse),
+            Popup::Cost(popup) => popup.mouse(mouse, model, body),
         };
         self.popup_reply(reply, model)
     }

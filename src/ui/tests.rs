@@ -1,5 +1,7 @@
 //! The screen as a whole, on a made-up machine.
 
+mod popups;
+
 use std::time::Duration;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
@@ -429,33 +431,6 @@ fn the_status_owns_up_to_losses() {
     let at = line.chars().position(|c| c == 'l').and_then(|_| line.find("lost 1.4k (1.4k)")).expect("losses are said");
     let column = line[..at].chars().count() as u16;
     assert_eq!(Some(buf[(column, 0)].fg), Theme::default().alert().fg);
-}
-
-#[test]
-fn a_loss_is_told_of_this_tick_and_in_all_and_is_red_while_it_weighs() {
-    let unseen = |nth, losses: &[(Loss, u64)]| {
-        let mut tick = busy(nth);
-        tick.threads[0].voluntary = 100_000;
-        tick.losses = losses.to_vec();
-        tick
-    };
-    let shown = |model: &Model, width: u16| {
-        let mut app = App::new(Theme::default(), Options::default());
-        app.on_tick(model, NOW);
-        let buf = drawn(&mut app, model, width, 24);
-        let cells: Vec<&str> = (0..width).map(|x| buf[(x, 0)].symbol()).collect();
-        let at = (0..cells.len()).find(|&at| cells[at..].concat().starts_with("lost")).unwrap();
-        let text = cells[at..].concat().split("  ").next().unwrap_or_default().to_owned();
-        (text, Some(buf[(at as u16, 0)].fg) == Theme::default().alert().fg)
-    };
-    let said = |text: &str, red| (text.to_owned(), red);
-    let few = model_of([unseen(1, &[(Loss::Unseen, 13)])]);
-    assert_eq!(shown(&few, 80), said("lost 13 (13)", false));
-    assert_eq!(shown(&few, 140), said("lost 13 (13 in all)", false));
-    let many = model_of([unseen(1, &[(Loss::Unseen, 1_000)])]);
-    assert_eq!(shown(&many, 80), said("lost 1.0k (1.0k)", true));
-    let over = model_of([unseen(1, &[(Loss::FrameRingFull, 7)]), unseen(2, &[])]);
-    assert_eq!(shown(&over, 80), said("lost 0 (7)", false));
 }
 
 #[test]
