@@ -276,6 +276,8 @@ fn w_writes_what_is_shown_and_overwrites_nothing() {
     for path in folded() {
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.lines().count() > 0, "{}", path.display());
+        let mode = std::os::unix::fs::MetadataExt::mode(&path.metadata().unwrap());
+        assert_eq!(mode & 0o777, 0o600, "it tells of all processes");
         let parses = |line: &str| line.rsplit_once(' ').is_some_and(|(_, weight)| weight.parse::<u64>().is_ok());
         assert!(text.lines().all(parses), "{text}");
     }
