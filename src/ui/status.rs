@@ -59,15 +59,22 @@ pub fn render(status: &Status, model: &Model, theme: &Theme, area: Rect, buf: &m
         Piece { drop: 0, spans: vec![Span::styled(interval(status.interval), theme.text())] },
         Piece { drop: 0, spans: position(status, model, theme) },
     ];
-    let right = vec![
-        Piece { drop: 1, spans: stacks(status, model, area.width >= ROOMY, theme) },
-        Piece { drop: 0, spans: lost(model, area.width >= ROOMY, theme) },
-        Piece { drop: 0, spans: alarms(model, theme) },
-        Piece { drop: 1, spans: own_cost(model, theme) },
-    ];
-    let limit =
-        (1..=7).rev().find(|&limit| width(&left, LEFT, limit) + width(&right, RIGHT, limit) < area.width.into());
-    let limit = limit.unwrap_or(1);
+    let right = |roomy| {
+        vec![
+            Piece { drop: 1, spans: stacks(status, model, roomy, theme) },
+            Piece { drop: 0, spans: lost(model, roomy, theme) },
+            Piece { drop: 0, spans: alarms(model, theme) },
+            Piece { drop: 1, spans: own_cost(model, theme) },
+        ]
+    };
+    let limit = |right: &[Piece<'_>]| {
+        let fits = |&limit: &u8| width(&left, LEFT, limit) + width(right, RIGHT, limit) < area.width.into();
+        (1..=7).rev().find(fits).unwrap_or(1)
+    };
+    // Words are written out where that costs no other piece its place.
+    let (long, short) = (right(true), right(false));
+    let right = if area.width >= ROOMY && limit(&long) >= limit(&short) { long } else { short };
+    let limit = limit(&right);
     let mut x = area.x;
     for (at, piece) in shown(&left, limit).enumerate() {
         let gap = Span::styled(if at == 0 { " " } else { " │ " }, theme.border());
@@ -165,7 +172,7 @@ fn position<'a>(status: &Status, model: &Model, theme: &Theme) -> Vec<Span<'a>> 
     spans
 }
 
-/// From that width on words are written out.
+/// From that width on words may be written out.
 const ROOMY: u16 = 110;
 
 /// How whole stacks are; nothing where there are none to be had.

@@ -60,6 +60,7 @@ fn a_loss_is_told_of_this_tick_and_in_all_and_is_red_while_it_weighs() {
     let few = model_of([unseen(1, &[(Loss::Unseen, 13)])]);
     assert_eq!(shown(&few, 80), said("lost 13 (13)", false));
     assert_eq!(shown(&few, 140), said("lost 13 (13 in all)", false));
+    assert_eq!(shown(&few, 120), said("lost 13 (13)", false), "longer, it would cost what machine this is its place");
     let many = model_of([unseen(1, &[(Loss::Unseen, 1_000)])]);
     assert_eq!(shown(&many, 80), said("lost 1.0k (1.0k)", true));
     let over = model_of([unseen(1, &[(Loss::FrameRingFull, 7)]), unseen(2, &[])]);
