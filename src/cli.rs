@@ -98,14 +98,14 @@ pub struct Observe {
     /// Above it for three ticks, what costs most is stepped down: blocked stacks (as --walks), then the rate of samples, each
     /// of which then counts for several; as it is, the screen and `governor` in the JSON say so. Totals are never given up, and
     /// what was is taken back when there is room. Making tables and finding names is not counted: it has a budget of its own.
-    #[arg(long, value_name = "PERCENT", default_value = "1", value_parser = overhead)]
+    #[arg(long, value_name = "PERCENT", default_value = "1", value_parser = overhead, allow_negative_numbers = true)]
     pub max_overhead: f64,
 
     /// Length of a tick, in seconds, 0.1 to 60
     ///
     /// All numbers on a screen are of one tick, or of several. Shorter ticks cost more: sberf's own share is on the
     /// status line.
-    #[arg(short = 'd', long = "interval", value_name = "SECONDS", default_value = "1", value_parser = interval)]
+    #[arg(short = 'd', long = "interval", value_name = "SECONDS", default_value = "1", value_parser = interval, allow_negative_numbers = true)]
     pub interval: Duration,
 }
 
@@ -223,7 +223,7 @@ pub struct Record {
     pub output: PathBuf,
 
     /// For how long, in seconds; otherwise until Ctrl-C
-    #[arg(long, value_name = "S", value_parser = duration)]
+    #[arg(long, value_name = "S", value_parser = duration, allow_negative_numbers = true)]
     pub duration: Option<Duration>,
 
     /// Start a command and record it, with all it starts, until it ends; exits with its status
@@ -255,7 +255,7 @@ pub struct Export {
     pub pid: Option<u32>,
 
     /// Only so many seconds from the start (of the capture), or from now
-    #[arg(long, value_name = "S", value_parser = duration, required_unless_present = "file")]
+    #[arg(long, value_name = "S", value_parser = duration, allow_negative_numbers = true, required_unless_present = "file")]
     pub duration: Option<Duration>,
 
     /// Samples per second and CPU, when live

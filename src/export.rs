@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sberf::collect::capture::Pace;
 use sberf::model::folded::{self, FoldedLens};
-use sberf::model::{Limits, Model, TreeQuery, Window, json};
+use sberf::model::{Limits, Model, TreeLens, TreeQuery, Window, json};
 use sberf::tick::{Batch, Frame, FrameId, ProcessKey, Session};
 
 use crate::cli::{Export, Format, Lens, Observe, Top, Unwind, WALKS_PER_S};
@@ -36,11 +36,37 @@ pub fn run(mut args: Export) -> Result<(), Failure> {
             let mut stacks = Stacks { model: model(Session::default()), cut, linger, asked: Vec::new() };
             // What was read before the damage is written, and the damage is said.
             let result = drive(feed, &mut stacks, None);
-            stacks.write(args.lens, args.pid, &mut output)?;
+            let lines = stacks.write(args.lens, args.pid, &mut output)?;
             output.flush()?;
-            result.map(drop)
+            result?;
+            if lines == 0 {
+                crate::say(&stacks.why_nothing(args.lens, args.pid));
+            }
+            Ok(())
         }
         Format::Json => drive(feed, &mut Lines { model: None, output, left: u64::MAX, cut }, None).map(drop),
+    }
+}
+
+/// A file whose name is in what goes wrong with it.
+struct Named {
+    name: String,
+    file: File,
+}
+
+impl Named {
+    fn named(&self, error: io::Error) -> io::Error {
+        io::Error::new(error.kind(), format!("cannot write {}: {error}", self.name))
+    }
+}
+
+impl Write for Named {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes).map_err(|error| self.named(error))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush().map_err(|error| self.named(error))
     }
 }
 
@@ -91,8 +117,9 @@ fn output(path: Option<&Path>) -> Result<Output, Failure> {
     let output: Box<dyn Write> = match path {
         None => Box::new(io::stdout().lock()),
         Some(path) => {
-            let file = File::create(path);
-            Box::new(file.map_err(|error| Failure::line(format!("cannot create {}: {error}", path.display())))?)
+            let name = path.display().to_string();
+            let file = File::create(path).map_err(|error| Failure::line(format!("cannot create {name}: {error}")))?;
+            Box::new(Named { name, file })
         }
     };
     Ok(BufWriter::new(output))
@@ -132,19 +159,36 @@ struct Stacks {
 }
 
 impl Stacks {
-    fn write(&self, lens: Lens, pid: Option<u32>, output: &mut impl Write) -> io::Result<()> {
+    /// Yields how many lines there are.
+    fn write(&self, lens: Lens, pid: Option<u32>, output: &mut impl Write) -> io::Result<u64> {
         let lens = match lens {
             Lens::OnCpu => FoldedLens::OnCpu,
             Lens::Blocked => FoldedLens::Blocked,
             Lens::Runnable => FoldedLens::Runnable,
             Lens::Wall => FoldedLens::Wall,
         };
+        let mut write = |key| folded::write(output, &self.model, lens, key, Window::All).map(|counts| counts.lines);
         // Nobody else's stacks are in the model, and the id may have been used more than once.
         let keys: Vec<ProcessKey> = match pid {
-            None => return folded::write(output, &self.model, lens, None, Window::All).map(drop),
+            None => return write(None),
             Some(_) => self.model.processes().map(|process| process.key).collect(),
         };
-        keys.into_iter().try_for_each(|key| folded::write(output, &self.model, lens, Some(key), Window::All).map(drop))
+        keys.into_iter().try_fold(0, |lines, key| Ok(lines + write(Some(key))?))
+    }
+
+    /// An empty file could mean anything.
+    fn why_nothing(&self, lens: Lens, pid: Option<u32>) -> String {
+        let what = match lens {
+            Lens::OnCpu => "on-CPU samples",
+            Lens::Blocked => "blocked time",
+            Lens::Runnable => "time waiting for a CPU",
+            Lens::Wall => "time",
+        };
+        match pid {
+            Some(pid) if self.model.processes().next().is_none() => format!("nothing to write: no process {pid}"),
+            Some(pid) => format!("nothing to write: process {pid} has no {what}"),
+            None => format!("nothing to write: no {what}"),
+        }
     }
 }
 
@@ -205,27 +249,31 @@ impl Sink for Lines {
     }
 }
 
-/// Writes the stacks of a query to a new file in the current directory; yields what to tell the person.
+/// Writes the stacks of a query to a new file in the current directory, which only its owner can read; yields what to tell
+/// the person.
 pub fn folded_file(model: &Model, query: &TreeQuery, name: &str) -> String {
-    let (path, file) = match new_file(name, 0o666) {
+    let (path, file) = match new_file(name) {
         Ok(found) => found,
         Err(error) => return format!("cannot write {name}: {error}"),
     };
     let mut output = BufWriter::new(file);
     let written = folded::write_tree(&mut output, &model.tree(query), 0);
     match written.and_then(|counts| output.flush().map(|()| counts)) {
-        Ok(counts) => format!("wrote {} stacks to {path}", counts.lines),
+        Ok(counts) => {
+            let without = if query.hide_idle && query.lens != TreeLens::OnCpu { ", without idle waits" } else { "" };
+            format!("wrote {} stacks to {path}{without}", counts.lines)
+        }
         Err(error) => format!("{path} is incomplete: {error}"),
     }
 }
 
-/// A file of that name, or of that name with a number; never one that exists. `mode` is less what the umask takes away.
-pub fn new_file(name: &str, mode: u32) -> io::Result<(String, File)> {
+/// A file of that name, or of that name with a number; never one that exists. Its owner's alone: it tells of all processes.
+pub fn new_file(name: &str) -> io::Result<(String, File)> {
     let (stem, ending) = name.rsplit_once('.').unwrap_or((name, "folded"));
     let mut last = None;
     for number in 0..1000 {
         let path = if number == 0 { format!("{stem}.{ending}") } else { format!("{stem}-{number}.{ending}") };
-        match OpenOptions::new().write(true).create_new(true).mode(mode).open(&path) {
+        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
             Ok(file) => return Ok((path, file)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => last = Some(error),
             Err(error) => return Err(error),

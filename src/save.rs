@@ -13,7 +13,7 @@ use crate::export::new_file;
 /// tell the person, now and when it is done. `name` is a proposal: a file that exists is left alone.
 pub fn start(model: &Model, name: &str) -> Result<(String, Receiver<String>), String> {
     let saved = model.saved().ok_or("there is nothing to save yet")?;
-    let (path, file) = new_file(name, 0o600).map_err(|error| format!("cannot write {name}: {error}"))?;
+    let (path, file) = new_file(name).map_err(|error| format!("cannot write {name}: {error}"))?;
     let (tell, done) = bounded(1);
     let ticks = saved.ticks();
     let said = format!("saving {ticks} ticks to {path} …");

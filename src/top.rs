@@ -294,6 +294,7 @@ impl Top {
         let actions = match event {
             Event::Key(key) if is_suspend(&key) => return self.suspend().is_err(),
             Event::Key(key) => self.app.on_key(key, &self.model, now),
+            Event::Paste(text) => self.app.on_paste(&text, &self.model, now),
             Event::Mouse(mouse) => self.app.on_mouse(mouse, &self.model, now),
             _ => Vec::new(),
         };

@@ -72,6 +72,47 @@ fn wrong_usage_is_exit_code_2() {
 }
 
 #[test]
+fn a_number_that_is_too_small_is_no_command() {
+    let dir = common::demo();
+    for (args, said) in [
+        (&["top", "--max-overhead", "-1"][..], "0.01 to 100 percent"),
+        (&["top", "-d", "-1"], "0.1 to 60 seconds"),
+        (&["record", "-o", "x.sberf", "--duration", "-1"], "more than 0"),
+        (&["export", "--duration", "-1"], "more than 0"),
+    ] {
+        let stderr = text(&run(dir.path(), args).stderr);
+        assert!(stderr.contains(said) && !stderr.contains("'-- -1'"), "{args:?}: {stderr}");
+    }
+}
+
+#[test]
+fn nothing_to_write_is_said() {
+    let dir = common::demo();
+    let ticks = text(&run(dir.path(), &["export", "demo.sberf", "--format", "json"]).stdout);
+    let mut samples = std::collections::BTreeMap::<u64, u64>::new();
+    for tick in ticks.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()) {
+        for process in tick["processes"].as_array().unwrap() {
+            *samples.entry(process["pid"].as_u64().unwrap()).or_default() += process["samples"].as_u64().unwrap_or(0);
+        }
+    }
+    let (idle, _) = samples.into_iter().find(|&(_, samples)| samples == 0).expect("somebody never ran");
+    let output = run(dir.path(), &["export", "demo.sberf", "--pid", &idle.to_string()]);
+    assert!(output.status.success() && output.stdout.is_empty());
+    assert_eq!(text(&output.stderr), format!("sberf: nothing to write: process {idle} has no on-CPU samples\n"));
+    assert!(run(dir.path(), &["export", "demo.sberf"]).stderr.is_empty());
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_named() {
+    let dir = common::demo();
+    for format in ["folded", "json"] {
+        let output = run(dir.path(), &["export", "demo.sberf", "--format", format, "-o", "/dev/full"]);
+        let line = one_line(&output);
+        assert!(line.starts_with("sberf: cannot write /dev/full: No space left"), "{line}");
+    }
+}
+
+#[test]
 fn help_version_completions_and_manual() {
     let dir = common::demo();
     for (args, word) in [

@@ -276,11 +276,40 @@ fn w_writes_what_is_shown_and_overwrites_nothing() {
     for path in folded() {
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.lines().count() > 0, "{}", path.display());
+        let mode = std::os::unix::fs::MetadataExt::mode(&path.metadata().unwrap());
+        assert_eq!(mode & 0o777, 0o600, "it tells of all processes");
         let parses = |line: &str| line.rsplit_once(' ').is_some_and(|(_, weight)| weight.parse::<u64>().is_ok());
         assert!(text.lines().all(parses), "{text}");
     }
     terminal.press(b"\x03");
     assert!(terminal.end().success());
+}
+
+#[test]
+fn what_is_pasted_is_no_commands() {
+    let dir = common::demo();
+    let mut terminal = Terminal::start(&["top", "--read", "demo.sberf"], &[], dir.path(), (30, 100));
+    terminal.wait_for("COMMAND");
+    // Would save, export and quit.
+    terminal.press(b"\x1b[200~Wwq\nq\x1b[201~");
+    terminal.wait_for("what is pasted is not taken for keys");
+    assert!(terminal.is_running());
+    terminal.press(b"\\");
+    terminal.wait_for("filter (text");
+    terminal.press(b"\x1b[200~quarry\nq\x1b[201~");
+    terminal.wait_for("quarryq");
+    terminal.press(b"\r");
+    terminal.wait_for("filter quarryq");
+    terminal.press(b"\x1b");
+    terminal.settle(Duration::from_millis(100));
+    terminal.press(b"q");
+    assert!(terminal.end().success());
+    terminal.assert_given_back();
+    assert_eq!(
+        files(dir.path(), "folded").len() + files(dir.path(), "sberf").len(),
+        1,
+        "only the capture that was read"
+    );
 }
 
 #[test]
@@ -509,7 +538,7 @@ fn f9_signals_the_process_that_is_selected() {
     terminal.press(b"\r");
     terminal.wait_for(&format!("sent SIGTERM to {} sleep 600", child.id()));
     assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGTERM));
-    terminal.wait_for("killed by 15 TERM");
+    terminal.wait_for("†TERM");
     terminal.press(b"\x1b[20~");
     terminal.wait_for("has exited");
     terminal.press(b"q");

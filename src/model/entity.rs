@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::tick::{Hist, ProcessFacts, ProcessIo, ProcessKey, State, StateNs, ThreadKey, ThreadTick};
+use crate::tick::{DiskOp, Hist, ProcessFacts, ProcessIo, ProcessKey, State, StateNs, ThreadKey, ThreadTick};
 
 /// Sums over a window, of a thread, a process or the machine. All of them saturate.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,9 +124,9 @@ impl IoTotals {
         self.requests.iter().fold(0, |sum: u64, &requests| sum.saturating_add(requests))
     }
 
-    /// Bytes of all operations.
-    pub fn all_bytes(&self) -> u64 {
-        self.bytes.iter().fold(0, |sum: u64, &bytes| sum.saturating_add(bytes))
+    /// Bytes read and written. What a discard covers is not moved, and a flush has none.
+    pub fn moved_bytes(&self) -> u64 {
+        self.bytes[DiskOp::Read as usize].saturating_add(self.bytes[DiskOp::Write as usize])
     }
 
     pub(super) fn add_requests(&mut self, io: &ProcessIo) {

@@ -149,7 +149,7 @@ pub enum State {
     Pipe,
     /// Sleeping for a time.
     Timer,
-    /// Waiting for any of several descriptors.
+    /// Waiting for an event: poll, select, epoll, accept, a child, a signal.
     Poll,
     /// Blocked in a page fault.
     Fault,

@@ -68,6 +68,8 @@ pub struct App {
     /// To be looked into as soon as it is known.
     awaited: Option<u32>,
     samples: (u64, u64),
+    /// Idle waits are shown, in every pane that could.
+    idle: bool,
     area: Rect,
     asked: Asked,
     looks_at_cost: bool,
@@ -151,6 +153,7 @@ impl App {
             loading: "starting".into(),
             awaited: None,
             samples: (0, 0),
+            idle: false,
             area: Rect::default(),
             asked: Asked::default(),
             looks_at_cost: false,
@@ -247,6 +250,20 @@ impl App {
         self.wanted(actions, model)
     }
 
+    /// Text was pasted: it goes where text is asked for. It is no commands.
+    pub fn on_paste(&mut self, text: &str, model: &Model, now: Duration) -> Vec<Action> {
+        self.last_key = Some(now);
+        match self.popups.last_mut() {
+            Some(Popup::Prompt(prompt)) => {
+                prompt.insert(text);
+                self.text_changed(model);
+            }
+            _ => self.message = Some("what is pasted is not taken for keys: / and \\ ask for text".into()),
+        }
+        self.place_cursor(model);
+        self.wanted(Vec::new(), model)
+    }
+
     /// The mouse did something.
     pub fn on_mouse(&mut self, mouse: MouseEvent, model: &Model, now: Duration) -> Vec<Action> {
         if matches!(mouse.kind, MouseEventKind::Moved | MouseEventKind::Up(_) | MouseEventKind::Drag(_)) {
@@ -265,6 +282,7 @@ impl App {
     pub fn run(&mut self, command: Command, model: &Model) -> Vec<Action> {
         let offered = command != Command::BackOrQuit;
         let outcome = if offered { self.pane_mut().command(command, model) } else { Outcome::Ignored };
+        self.idle = self.pane().idle().unwrap_or(self.idle);
         match outcome {
             Outcome::Ignored => self.own(command, model),
             outcome => self.take(outcome, model),
@@ -328,6 +346,7 @@ impl App {
     fn open(&mut self, target: Target, model: &Model) {
         match places::open(target, model) {
             Some(mut pane) => {
+                pane.show_idle(self.idle);
                 pane.tick(model, false);
                 self.places[self.at].inside.push(pane);
             }
@@ -395,7 +414,7 @@ impl App {
 
     fn leave(&mut self, model: &Model) {
         if self.places[self.at].inside.pop().is_some() {
-            self.pane_mut().tick(model, false);
+            self.appear(model);
         }
     }
 
@@ -405,19 +424,27 @@ impl App {
             self.places[at].inside.clear();
         }
         self.at = at;
-        self.pane_mut().tick(model, false);
+        self.appear(model);
+    }
+
+    /// The pane on top is another one.
+    fn appear(&mut self, model: &Model) {
+        let idle = self.idle;
+        let pane = self.pane_mut();
+        pane.show_idle(idle);
+        pane.tick(model, false);
     }
 
     /// Offers a key to the popups; `None` when there is none or it passed.
     fn popup_key(&mut self, event: &KeyEvent, model: &Model) -> Option<Vec<Action>> {
-        let context = self.pane().context();
+        let (context, body) = (self.pane().context(), parts(self.area).body);
         let reply = match self.popups.last_mut()? {
-            Popup::Help(help) => help.key(context, event),
+            Popup::Help(help) => help.key(event, model, &self.theme, body),
             Popup::Prompt(prompt) => prompt.key(event),
             Popup::Picker(picker) => picker.key(context, event),
             Popup::Signal(popup) => popup.key(context, event),
             Popup::Quality(popup) => popup.key(context, event),
-            Popup::Cost(popup) => popup.key(context, event),
+            Popup::Cost(popup) => popup.key(context, event, model, body),
         };
         self.popup_reply(reply, model)
     }
@@ -425,12 +452,12 @@ impl App {
     fn popup_mouse(&mut self, mouse: MouseEvent, model: &Model) -> Option<Vec<Action>> {
         let body = parts(self.area).body;
         let reply = match self.popups.last_mut()? {
-            Popup::Help(help) => help.mouse(mouse, body),
+            Popup::Help(help) => help.mouse(mouse, model, &self.theme, body),
             Popup::Prompt(_) => Reply::Pass,
             Popup::Picker(picker) => picker.mouse(mouse, body),
             Popup::Signal(popup) => popup.mouse(mouse, body),
             Popup::Quality(popup) => popup.mouse(mouse),
-            Popup::Cost(popup) => popup.mouse(mouse),
+            Popup::Cost(popup) => popup.mouse(mouse, model, body),
         };
         self.popup_reply(reply, model)
     }

@@ -9,6 +9,7 @@ use ratatui::text::Span;
 
 use super::app::Reply;
 use super::keys::{self, Command, Context};
+use super::scroll::Scroll;
 use super::{Theme, draw, format, watch};
 use crate::model::Model;
 use crate::tick::{Clockwork, Collector, Cost, OtherProgram, Watch};
@@ -16,7 +17,7 @@ use crate::tick::{Clockwork, Collector, Cost, OtherProgram, Watch};
 /// The popup. What it shows is the model's newest tick.
 #[derive(Default)]
 pub(super) struct CostPopup {
-    scroll: usize,
+    scroll: Scroll,
 }
 
 /// Time the screen took, which the model does not know.
@@ -37,25 +38,21 @@ impl DrawTime {
 }
 
 impl CostPopup {
-    /// Scrolls; everything else closes it.
-    pub fn key(&mut self, context: Context, event: &KeyEvent) -> Reply {
+    /// Scrolls; everything else closes it. It stands over `body`.
+    pub fn key(&mut self, context: Context, event: &KeyEvent, model: &Model, body: Rect) -> Reply {
+        let lines = count(model);
         match keys::key_of(event).and_then(|key| keys::lookup(context, key)) {
-            Some(Command::Down) => self.scroll += 1,
-            Some(Command::Up) => self.scroll = self.scroll.saturating_sub(1),
-            Some(Command::PageDown) => self.scroll += 10,
-            Some(Command::PageUp) => self.scroll = self.scroll.saturating_sub(10),
-            Some(Command::Quit) => return Reply::Pass,
-            _ => return Reply::Close,
+            Some(Command::Quit) => Reply::Pass,
+            Some(command) if self.scroll.command(command, lines, body) => Reply::Stay,
+            _ => Reply::Close,
         }
-        self.scroll = self.scroll.min(MOST_LINES);
-        Reply::Stay
     }
 
     /// The wheel scrolls, a click closes.
-    pub fn mouse(&mut self, mouse: MouseEvent) -> Reply {
+    pub fn mouse(&mut self, mouse: MouseEvent, model: &Model, body: Rect) -> Reply {
         match mouse.kind {
-            MouseEventKind::ScrollDown => self.scroll = (self.scroll + 3).min(MOST_LINES),
-            MouseEventKind::ScrollUp => self.scroll = self.scroll.saturating_sub(3),
+            MouseEventKind::ScrollDown => self.scroll.by(3, count(model), body),
+            MouseEventKind::ScrollUp => self.scroll.by(-3, count(model), body),
             MouseEventKind::Down(_) => return Reply::Close,
             _ => {}
         }
@@ -67,8 +64,7 @@ impl CostPopup {
         let lines = lines(model, draws, theme);
         let frame = draw::centred(body, WIDTH, (lines.len() + 2).min(u16::MAX.into()) as u16);
         let inner = draw::framed(buf, theme, frame, "what sberf costs: arrows scroll, any other key closes");
-        let last = lines.len().saturating_sub(inner.height.into());
-        let shown = lines.iter().skip(self.scroll.min(last)).take(inner.height.into());
+        let shown = lines.iter().skip(self.scroll.first(lines.len(), body)).take(inner.height.into());
         for (row, spans) in shown.enumerate() {
             let line = draw::line(inner, row as u16);
             draw::put_spans(buf, Rect { x: line.x + 1, width: line.width.saturating_sub(2), ..line }, spans);
@@ -77,12 +73,14 @@ impl CostPopup {
 }
 
 const WIDTH: u16 = 78;
-/// More lines than there ever are.
-const MOST_LINES: usize = 100;
 /// BPF programs of others that are listed.
 const OTHERS: usize = 6;
 
 type Line = Vec<Span<'static>>;
+
+fn count(model: &Model) -> usize {
+    lines(model, DrawTime::default(), &Theme::default()).len()
+}
 
 fn lines(model: &Model, draws: DrawTime, theme: &Theme) -> Vec<Line> {
     let Some(span) = model.span().filter(|span| span.len_ns() > 0) else {

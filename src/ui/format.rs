@@ -79,6 +79,11 @@ pub fn grouped(number: u64) -> String {
     text
 }
 
+/// `1 process`, `1 204 processes`.
+pub fn counted(number: u64, one: &str, many: &str) -> String {
+    format!("{} {}", grouped(number), if number == 1 { one } else { many })
+}
+
 /// Time of day in UTC of a Unix time in ns: `14:03:22`.
 pub fn clock(wall_ns: u64) -> String {
     let s = wall_ns / 1_000_000_000 % 86_400;

@@ -7,6 +7,7 @@ use ratatui::text::Span;
 
 use super::chart::{Column, Resolution, columns, counts_of, height};
 use super::heat::Range;
+use super::info::wrap;
 use super::{Theme, draw, format};
 use crate::tick::Hist;
 
@@ -65,6 +66,35 @@ pub fn title<'a>(
         spans.push(Span::styled(format!("  {note}"), theme.dim()));
     }
     spans
+}
+
+/// As [`title`], of what is not measured here: that it is not, instead of numbers.
+pub fn title_of_nothing<'a>(name: &'a str, note: &'a str, selected: bool, theme: &Theme) -> Vec<Span<'a>> {
+    let name_style = if selected { theme.accent() } else { theme.header() };
+    let mark = if selected { "▸ " } else { "  " };
+    vec![
+        Span::styled(mark, name_style),
+        Span::styled(format!("{name:<9}"), name_style),
+        Span::styled(" n ", theme.dim()),
+        Span::styled(format::OFF, theme.warn()),
+        Span::styled("  not measured", theme.text()),
+        Span::styled(format!("  {note}"), theme.dim()),
+    ]
+}
+
+/// Why it is not, in as many lines as there are.
+pub fn put_reason(why: &str, theme: &Theme, area: Rect, buf: &mut Buffer) {
+    let width = area.width.saturating_sub(4);
+    let lines = wrap(why, width.max(1).into());
+    for (at, text) in lines.iter().map(|line| line.trim_end()).enumerate().take(area.height.into()) {
+        let line = draw::line(area, at as u16);
+        let is_cut = at + 1 == usize::from(area.height) && at + 1 < lines.len();
+        let rest = if is_cut { " ? says all" } else { "" };
+        // Of a line that is full the last word makes room.
+        let room = usize::from(width).saturating_sub(rest.len());
+        let text = if is_cut { format::fit(&format!("{text}…"), room) } else { text.to_owned() };
+        draw::put(buf, line.x + 3, line.y, &format!("{text}{rest}"), width, theme.dim());
+    }
 }
 
 impl Histogram<'_> {

@@ -264,8 +264,11 @@ impl Pane for LatencyPane {
 
     fn copy(&self, model: &Model) -> Option<String> {
         let panel = self.panel()?;
-        let spans =
-            histogram::title(panel.kind.name, &panel.hist, panel.kind.meaning, false, &Theme::default(), u16::MAX);
+        let (kind, theme) = (panel.kind, Theme::default());
+        let spans = match unmeasured(model, kind.what) {
+            Some(_) => histogram::title_of_nothing(kind.name, kind.meaning, false, &theme),
+            None => histogram::title(kind.name, &panel.hist, kind.meaning, false, &theme, u16::MAX),
+        };
         let title: String = spans.iter().map(|span| &*span.content).collect();
         Some(format!("{}, {}, {}", self.title(model), title.trim(), window_name(self.window)))
     }
@@ -354,20 +357,19 @@ impl LatencyPane {
         let Some(panel) = self.panels.get(at) else { return };
         let (title, bars, heat) = panel_parts(area, self.large);
         let kind = panel.kind;
+        if let Some(why) = unmeasured(model, kind.what) {
+            draw::put_spans(buf, title, &histogram::title_of_nothing(kind.name, kind.meaning, at == self.at, theme));
+            histogram::put_reason(&why, theme, bars, buf);
+            return;
+        }
         let spans = histogram::title(kind.name, &panel.hist, kind.meaning, at == self.at, theme, title.width);
         draw::put_spans(buf, title, &spans);
         match self.chart(panel, theme) {
             Some(chart) => chart.draw(theme, bars, buf),
             None => {
-                let text = why_none(model, kind.what, self.window);
-                draw::put(
-                    buf,
-                    bars.x + 3,
-                    bars.y,
-                    &text,
-                    bars.width.saturating_sub(3).min(bars.height * 999),
-                    theme.dim(),
-                );
+                let text = format!("none, {}", window_name(self.window));
+                let width = bars.width.saturating_sub(3).min(bars.height * 999);
+                draw::put(buf, bars.x + 3, bars.y, &text, width, theme.dim());
             }
         }
         if let Some(range) = panel.range
@@ -396,17 +398,14 @@ impl LatencyPane {
     }
 }
 
-/// Why a histogram is empty.
-fn why_none(model: &Model, what: Latency, window: Window) -> String {
+/// Why a latency is not measured here, if it is not: `? block is off: …`.
+pub(super) fn unmeasured(model: &Model, what: Latency) -> Option<String> {
     let lens = match what {
         Latency::Disk | Latency::DiskQueued(..) | Latency::DiskDevice(..) => "block",
         _ => "sched",
     };
-    let off = model.session().lenses.iter().find(|status| status.name == lens).and_then(|status| status.off.as_deref());
-    match off {
-        Some(why) => format!("{} {lens} is off: {why}", format::OFF),
-        None => format!("none, {}", window_name(window)),
-    }
+    let status = model.session().lenses.iter().find(|status| status.name == lens)?;
+    status.off.as_deref().map(|why| format!("{} {lens} is off: {}", format::OFF, format::clean(why)))
 }
 
 #[cfg(test)]
@@ -488,6 +487,24 @@ mod tests {
         model.apply(Tick { io: Vec::new(), ..source.tick() });
         let drawn = lines(&mut LatencyPane::new(Scope::Machine), &model, 118, 40).join("\n");
         assert!(drawn.contains("? block is off: no block tracepoints"), "{drawn}");
+        assert!(drawn.contains("disk      n ?  not measured  requests, queue"), "{drawn}");
+        assert!(!drawn.contains("n 0"), "{drawn}");
+    }
+
+    #[test]
+    fn a_long_reason_is_broken_into_lines() {
+        let mut source = Invented::new(Invention::default());
+        let mut session = source.session();
+        let why = "missing CAP_BPF ".repeat(16) + "and so on";
+        session.lenses.iter_mut().for_each(|lens| lens.off = Some(why.clone()));
+        let mut model = Model::new(session, Limits::default());
+        model.apply(Tick { io: Vec::new(), ..source.tick() });
+        let drawn = lines(&mut LatencyPane::new(Scope::Machine), &model, 80, 30);
+        assert_eq!(drawn.iter().filter(|line| line.contains("n ?")).count(), 4, "{drawn:#?}");
+        assert!(drawn.iter().any(|line| line.trim_end().ends_with("and so on")), "{drawn:#?}");
+        assert!(!drawn.iter().any(|line| line.ends_with('…')), "{drawn:#?}");
+        let small = lines(&mut LatencyPane::new(Scope::Machine), &model, 80, 12);
+        assert!(small.iter().any(|line| line.ends_with("… ? says all")), "{small:#?}");
     }
 
     #[test]

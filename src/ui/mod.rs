@@ -46,6 +46,7 @@ mod process;
 mod processes;
 mod prompt;
 mod quality;
+mod scroll;
 pub mod signal;
 mod status;
 mod strip;
@@ -234,6 +235,19 @@ pub trait Pane {
     /// The model may have changed (see [`Model::ticks`] and [`Model::names_version`]), or the pane has just been opened:
     /// make caches again. With `hold` a key was pressed within the last second: update values, keep the order of rows.
     fn tick(&mut self, model: &Model, hold: bool);
+
+    /// Whether it shows idle waits, where it could.
+    fn idle(&self) -> Option<bool> {
+        None
+    }
+
+    /// Idle waits are to be shown, or not: what was chosen in one pane holds in all. Before [`Pane::tick`].
+    fn show_idle(&mut self, _idle: bool) {}
+
+    /// It has rows whose order a key holds for a while.
+    fn has_order(&self) -> bool {
+        false
+    }
 
     /// Called before `render`: the place to scroll the cursor into view.
     fn layout(&mut self, _area: Rect, _model: &Model) {}

@@ -123,6 +123,10 @@ impl Pane for NumaPane {
         }
     }
 
+    fn has_order(&self) -> bool {
+        true
+    }
+
     fn layout(&mut self, area: Rect, model: &Model) {
         let (_, _, below) = parts(area, model.nodes().len());
         self.cursor.show(self.rows.len(), usize::from(below.height.saturating_sub(1)));

@@ -153,6 +153,11 @@ impl Pane for ProcessPane {
             _ if self.known == Known::Elsewhen && self.asks_the_model(command) => {
                 return Outcome::Say(self.elsewhen(model));
             }
+            Command::Idle if self.pane().idle().is_some() => {
+                let idle = self.pane().idle() == Some(false);
+                self.show_idle(idle);
+                self.pane_mut().tick(model, false);
+            }
             _ => {
                 return match self.pane_mut().command(command, model) {
                     Outcome::Ignored if command == Command::Back && self.tab == LATENCY && self.of_one_thread() => {
@@ -207,6 +212,22 @@ impl Pane for ProcessPane {
             None if model.is_past() || self.shows_past => self.known = Known::Elsewhen,
             None => self.known = Known::Last,
         }
+    }
+
+    fn idle(&self) -> Option<bool> {
+        self.pane().idle()
+    }
+
+    fn show_idle(&mut self, idle: bool) {
+        // What is only remembered stays as it is.
+        if self.known == Known::Now {
+            self.icicle.show_idle(idle);
+            self.threads.show_idle(idle);
+        }
+    }
+
+    fn has_order(&self) -> bool {
+        self.pane().has_order()
     }
 
     fn layout(&mut self, area: Rect, model: &Model) {

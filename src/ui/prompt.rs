@@ -49,11 +49,22 @@ impl Prompt {
             KeyCode::Char('c') if control => self.give_up(),
             KeyCode::Char('u') if control => self.text.clear(),
             KeyCode::Char('w') if control => self.take_word(),
-            KeyCode::Char(c) if !control && !c.is_control() && self.text.len() < LONGEST => self.text.push(c),
+            KeyCode::Char(c) if !control => self.push(c),
             KeyCode::Backspace => self.take_one(),
             _ => return Reply::Stay,
         }
         Reply::Text
+    }
+
+    /// Text at the end of what is typed, without its control characters: the end of a line is no Enter.
+    pub fn insert(&mut self, text: &str) {
+        text.chars().for_each(|c| self.push(c));
+    }
+
+    fn push(&mut self, c: char) {
+        if !c.is_control() && self.text.len() < LONGEST {
+            self.text.push(c);
+        }
     }
 
     fn give_up(&mut self) {
@@ -123,6 +134,15 @@ mod tests {
         assert_eq!(prompt.text(), "ngi日");
         pressed(&mut prompt, KeyCode::Enter);
         assert!(prompt.is_done());
+    }
+
+    #[test]
+    fn what_is_inserted_is_text_and_nothing_else() {
+        let mut prompt = Prompt::new(Query::Filter, "a".into(), Answer::default());
+        prompt.insert("q\r\n\x1b[31mb\u{9b}日");
+        assert_eq!((prompt.text(), prompt.is_done()), ("aq[31mb日", false));
+        prompt.insert(&"x".repeat(1 << 20));
+        assert_eq!(prompt.text().len(), LONGEST);
     }
 
     #[test]

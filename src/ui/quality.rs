@@ -6,6 +6,7 @@ use ratatui::layout::Rect;
 use ratatui::text::Span;
 
 use super::app::Reply;
+use super::info::wrap;
 use super::keys::{self, Command, Context};
 use super::{Theme, draw, format};
 use crate::model::{EndSum, Model};
@@ -52,7 +53,7 @@ impl Quality {
         if matches!(mouse.kind, MouseEventKind::Down(_)) { Reply::Close } else { Reply::Stay }
     }
 
-    fn lines(&self, theme: &Theme) -> Vec<Vec<Span<'_>>> {
+    fn lines(&self, theme: &Theme, cells: usize) -> Vec<Vec<Span<'_>>> {
         let mut lines = Vec::new();
         for (whose, ends) in &self.parts {
             let head =
@@ -64,14 +65,9 @@ impl Quality {
             }
             lines.push(Vec::new());
         }
-        lines.push(vec![Span::styled(
-            "Since the start. A stack is complete when it reaches its thread's first",
-            theme.dim(),
-        )]);
-        lines.push(vec![Span::styled(
-            "function. What is not complete still counts, below a frame that says why.",
-            theme.dim(),
-        )]);
+        let about = "Since the start. A stack is complete when it reaches its thread's first function. What is not complete \
+                     still counts, below a frame that says why.";
+        lines.extend(wrap(about, cells).iter().map(|text| vec![Span::styled(text.trim_end().to_owned(), theme.dim())]));
         if let (bytes, most @ 1..) = self.symbols {
             let kept = format!("Symbols take {} of memory, {} at most.", format::bytes(bytes), format::bytes(most));
             lines.push(vec![Span::styled(kept, theme.dim())]);
@@ -81,7 +77,7 @@ impl Quality {
 
     /// Draws it over `body`.
     pub fn render(&self, theme: &Theme, body: Rect, buf: &mut Buffer) {
-        let lines = self.lines(theme);
+        let lines = self.lines(theme, body.width.min(WIDTH).saturating_sub(4).max(1).into());
         let frame = draw::centred(body, WIDTH, (lines.len() + 2).min(u16::MAX.into()) as u16);
         let inner = draw::framed(buf, theme, frame, "how stacks end");
         for (row, spans) in lines.iter().take(inner.height.into()).enumerate() {
@@ -141,6 +137,12 @@ mod tests {
         assert_eq!(samples(0), model.process(busiest.unwrap()).unwrap().all_samples);
         assert_eq!(samples(1), model.processes().map(|process| process.all_samples).sum::<u64>());
         assert!(lines.iter().any(|line| line.contains("all processes")));
+        let all = |width| {
+            drawn(&quality, width, 40).iter().map(|line| line.trim_matches(['│', ' '])).collect::<Vec<_>>().join(" ")
+        };
+        for width in [80, 120] {
+            assert!(all(width).contains("still counts, below a frame that says why."), "{}", all(width));
+        }
     }
 
     #[test]

@@ -59,15 +59,22 @@ pub fn render(status: &Status, model: &Model, theme: &Theme, area: Rect, buf: &m
         Piece { drop: 0, spans: vec![Span::styled(interval(status.interval), theme.text())] },
         Piece { drop: 0, spans: position(status, model, theme) },
     ];
-    let right = vec![
-        Piece { drop: 1, spans: stacks(status, model, area.width >= ROOMY, theme) },
-        Piece { drop: 0, spans: lost(model, theme) },
-        Piece { drop: 0, spans: alarms(model, theme) },
-        Piece { drop: 1, spans: own_cost(model, theme) },
-    ];
-    let limit =
-        (1..=7).rev().find(|&limit| width(&left, LEFT, limit) + width(&right, RIGHT, limit) < area.width.into());
-    let limit = limit.unwrap_or(1);
+    let right = |roomy| {
+        vec![
+            Piece { drop: 1, spans: stacks(status, model, roomy, theme) },
+            Piece { drop: 0, spans: lost(model, roomy, theme) },
+            Piece { drop: 0, spans: alarms(model, theme) },
+            Piece { drop: 1, spans: own_cost(model, theme) },
+        ]
+    };
+    let limit = |right: &[Piece<'_>]| {
+        let fits = |&limit: &u8| width(&left, LEFT, limit) + width(right, RIGHT, limit) < area.width.into();
+        (1..=7).rev().find(fits).unwrap_or(1)
+    };
+    // Words are written out where that costs no other piece its place.
+    let (long, short) = (right(true), right(false));
+    let right = if area.width >= ROOMY && limit(&long) >= limit(&short) { long } else { short };
+    let limit = limit(&right);
     let mut x = area.x;
     for (at, piece) in shown(&left, limit).enumerate() {
         let gap = Span::styled(if at == 0 { " " } else { " │ " }, theme.border());
@@ -165,7 +172,7 @@ fn position<'a>(status: &Status, model: &Model, theme: &Theme) -> Vec<Span<'a>> 
     spans
 }
 
-/// From that width on words are written out.
+/// From that width on words may be written out.
 const ROOMY: u16 = 110;
 
 /// How whole stacks are; nothing where there are none to be had.
@@ -200,11 +207,37 @@ fn by_fp(model: &Model) -> bool {
     model.session().lenses.iter().any(|lens| lens.name == "unwind" && lens.off.is_some())
 }
 
-fn lost<'a>(model: &Model, theme: &Theme) -> Vec<Span<'a>> {
+/// `lost 0`; `lost 7 (1.4k in all)`, or `lost 7 (1.4k)`: records of this tick, and since the start. Red while what is shown is
+/// less true for it.
+fn lost<'a>(model: &Model, roomy: bool, theme: &Theme) -> Vec<Span<'a>> {
     // What we let go ourselves to stay within our memory is not lost: help tells of it.
-    let lost: u64 = model.losses().iter().filter(|(loss, _)| *loss != Loss::Evicted).map(|&(_, count)| count).sum();
-    let style = if lost > 0 { theme.alert() } else { theme.dim() };
-    vec![Span::styled(format!("lost {}", format::count(lost)), style)]
+    let sum = |losses: &[(Loss, u64)]| {
+        let lost = losses.iter().filter(|(loss, _)| *loss != Loss::Evicted);
+        lost.fold(0u64, |sum, &(_, count)| sum.saturating_add(count))
+    };
+    let (all, now) = (sum(model.losses()), sum(model.tick_losses()));
+    let text = match (all, roomy) {
+        (0, _) => "lost 0".into(),
+        (_, true) => format!("lost {} ({} in all)", format::count(now), format::count(all)),
+        (_, false) => format!("lost {} ({})", format::count(now), format::count(all)),
+    };
+    let style = match model.tick_losses().iter().any(|&(loss, count)| weighs(loss, count, model)) {
+        true => theme.alert(),
+        false if all > 0 => theme.text(),
+        false => theme.dim(),
+    };
+    vec![Span::styled(text, style)]
+}
+
+/// Where what there is of it is known, one in a thousand makes no number that is shown another one.
+fn weighs(loss: Loss, count: u64, model: &Model) -> bool {
+    let machine = model.machine();
+    let of = match loss {
+        Loss::Evicted => return false,
+        Loss::Unseen => machine.voluntary.saturating_add(machine.involuntary).saturating_add(machine.wakeups),
+        _ => 0,
+    };
+    count > of / 1000
 }
 
 /// Lenses whose counts are not those of procfs.

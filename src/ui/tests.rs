@@ -1,5 +1,7 @@
 //! The screen as a whole, on a made-up machine.
 
+mod popups;
+
 use std::time::Duration;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
@@ -426,7 +428,7 @@ fn the_status_owns_up_to_losses() {
     app.on_tick(&model, NOW);
     let buf = drawn(&mut app, &model, 80, 24);
     let line: String = (0..80).map(|x| buf[(x, 0)].symbol()).collect();
-    let at = line.chars().position(|c| c == 'l').and_then(|_| line.find("lost 1.4k")).expect("losses are said");
+    let at = line.chars().position(|c| c == 'l').and_then(|_| line.find("lost 1.4k (1.4k)")).expect("losses are said");
     let column = line[..at].chars().count() as u16;
     assert_eq!(Some(buf[(column, 0)].fg), Theme::default().alert().fg);
 }

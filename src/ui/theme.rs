@@ -270,7 +270,7 @@ fn ascii_of(c: char) -> char {
         '‹' | '◂' | '◀' | '←' | '«' => '<',
         '▼' | '▾' | '↓' => 'v',
         '▲' | '▴' | '↑' => '^',
-        '†' => '+',
+        '†' => '!',
         '×' => 'x',
         '⏎' => '>',
         '░' => ':',
@@ -358,6 +358,7 @@ mod tests {
             let theme = Theme::new(Depth::None, ascii, Background::Dark);
             let glyphs: HashSet<_> = State::ALL.iter().map(|&state| theme.state_glyph(state)).collect();
             assert_eq!(glyphs.len(), State::COUNT);
+            assert!(!glyphs.contains(ascii_of('†').to_string().as_str()), "who exited is no state");
             assert!(!glyphs.contains(" "), "a blank means idle");
         }
     }

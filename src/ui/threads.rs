@@ -239,6 +239,18 @@ impl Pane for ThreadsPane {
         }
     }
 
+    fn idle(&self) -> Option<bool> {
+        Some(self.idle)
+    }
+
+    fn show_idle(&mut self, idle: bool) {
+        self.idle = idle;
+    }
+
+    fn has_order(&self) -> bool {
+        true
+    }
+
     fn layout(&mut self, area: Rect, _model: &Model) {
         self.cursor.show(self.rows.len(), usize::from(area.height.saturating_sub(1)));
     }

@@ -3,25 +3,55 @@
 use super::format;
 use crate::tick::{Check, Counter, Governor, Lever, LeverKind, Verdict, Watch};
 
-/// A line for whoever looks at anything: `None` while there is nothing to say.
-pub fn banner(watch: &Watch) -> Option<String> {
-    let alarm = watch.alarms().next().map(said);
+/// What whoever looks at anything is told, in as many words as fit into that many cells: whole clauses, for half a number
+/// is another number. `None` while there is nothing to say.
+pub fn banner(watch: &Watch, cells: usize) -> Option<String> {
     let governed = watch.governor.as_ref().filter(|governor| governor.is_governing() || governor.exhausted);
-    match (alarm, governed.map(gave_up)) {
-        (Some(alarm), _) => Some(alarm),
-        (None, governed) => governed,
+    let ways = match (watch.alarms().next(), governed) {
+        (Some(alarm), _) => ways_to_doubt(alarm),
+        (None, Some(governor)) => ways_to_say_what_was_given_up(governor),
+        (None, None) => return None,
+    };
+    ways.into_iter().find(|way| format::width(way) <= cells)
+}
+
+/// The longest first.
+fn ways_to_doubt(alarm: &Check) -> Vec<String> {
+    let lens = alarm.what.lens();
+    let short = match alarm.verdict {
+        Verdict::Silent => format!("{lens} is silent"),
+        _ => format!("{lens} is in doubt"),
+    };
+    vec![said(alarm), format!("{short}, $ says more"), short]
+}
+
+/// The longest first.
+fn ways_to_say_what_was_given_up(governor: &Governor) -> Vec<String> {
+    let (state, what) = (state(governor), what_was_given_up(governor));
+    let mut ways = vec![gave_up(governor), format!("{state}: {}", what.join(", "))];
+    if let [first, rest @ ..] = what.as_slice()
+        && !rest.is_empty()
+    {
+        ways.push(format!("{state}: {first}, {} more", rest.len()));
     }
+    ways.extend([format!("{state}, $ says more"), state.into()]);
+    ways
 }
 
 /// `over budget (1.2 % of 1.0 %): sampling at 33 of 99 Hz`.
 pub fn gave_up(governor: &Governor) -> String {
-    let Governor { budget_ppm, cost_ppm, .. } = *governor;
-    let [cost, budget] = [cost_ppm, budget_ppm].map(|ppm| format::percent(f64::from(ppm) / 1e6));
-    let levers: Vec<String> = governor.levers.iter().filter(|lever| lever.now < lever.asked).map(lever_words).collect();
-    let left = if governor.exhausted { Some("totals alone cost more".to_owned()) } else { None };
-    let what: Vec<String> = levers.into_iter().chain(left).collect();
-    let state = if cost_ppm > budget_ppm { "over budget" } else { "kept to the budget" };
-    format!("{state} ({cost} of {budget} %): {}", what.join(", "))
+    let [cost, budget] = [governor.cost_ppm, governor.budget_ppm].map(|ppm| format::percent(f64::from(ppm) / 1e6));
+    format!("{} ({cost} of {budget} %): {}", state(governor), what_was_given_up(governor).join(", "))
+}
+
+fn state(governor: &Governor) -> &'static str {
+    if governor.cost_ppm > governor.budget_ppm { "over budget" } else { "kept to the budget" }
+}
+
+fn what_was_given_up(governor: &Governor) -> Vec<String> {
+    let levers = governor.levers.iter().filter(|lever| lever.now < lever.asked).map(lever_words);
+    let left = governor.exhausted.then(|| "totals alone cost more".to_owned());
+    levers.chain(left).collect()
 }
 
 fn lever_words(lever: &Lever) -> String {
@@ -76,11 +106,11 @@ mod tests {
     #[test]
     fn nothing_is_said_while_all_is_well() {
         let mut watch = Watch::default();
-        assert_eq!(banner(&watch), None);
+        assert_eq!(banner(&watch, 200), None);
         let levers = vec![lever(LeverKind::Rate, 99, 99), lever(LeverKind::Walks, 1000, 1000)];
         watch.governor = Some(Governor { levers, ..Governor::default() });
         watch.checks = vec![Check { verdict: Verdict::Agrees, ..Check::default() }, Check::default()];
-        assert_eq!(banner(&watch), None);
+        assert_eq!(banner(&watch, 200), None);
     }
 
     #[test]
@@ -90,7 +120,29 @@ mod tests {
             Governor { budget_ppm: 10_000, cost_ppm: 89_000, levers, exhausted: true, ..Governor::default() };
         let watch = Watch { governor: Some(governor), checks: Vec::new() };
         let text = "over budget (8.9 of 1.0 %): 250 of 1000 blocked stacks/s, sampling off, totals alone cost more";
-        assert_eq!(banner(&watch).as_deref(), Some(text));
+        assert_eq!(banner(&watch, 200).as_deref(), Some(text));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_left_out_by_whole_clauses() {
+        let levers = vec![lever(LeverKind::Walks, 63, 1000), lever(LeverKind::Rate, 33, 99)];
+        let governor = Governor { budget_ppm: 10_000, cost_ppm: 13_000, levers, ..Governor::default() };
+        let mut watch = Watch { governor: Some(governor), checks: Vec::new() };
+        let said = |watch: &Watch, cells| banner(watch, cells).unwrap_or_default();
+        for (cells, text) in [
+            (80, "over budget (1.3 of 1.0 %): 63 of 1000 blocked stacks/s, sampling at 33 of 99 Hz"),
+            (65, "over budget: 63 of 1000 blocked stacks/s, sampling at 33 of 99 Hz"),
+            (64, "over budget: 63 of 1000 blocked stacks/s, 1 more"),
+            (47, "over budget, $ says more"),
+            (23, "over budget"),
+            (10, ""),
+        ] {
+            assert_eq!(said(&watch, cells), text, "{cells} cells");
+        }
+        watch.checks = vec![Check { ours: 120_000, theirs: 190_000, verdict: Verdict::Disagrees, ..Check::default() }];
+        assert_eq!(said(&watch, 42), "sched: 120k context switches, procfs 190k");
+        assert_eq!(said(&watch, 40), "sched is in doubt, $ says more");
+        assert_eq!(said(&watch, 20), "sched is in doubt");
     }
 
     #[test]
@@ -103,6 +155,6 @@ mod tests {
         let none = Check { ours: 0, verdict: Verdict::Silent, ..samples };
         assert_eq!(said(&none), "oncpu is silent: no samples, CPU time for 495");
         let watch = Watch { governor: Some(Governor { exhausted: true, ..Governor::default() }), checks: vec![check] };
-        assert_eq!(banner(&watch).as_deref(), Some("sched: 120k context switches, procfs 190k"));
+        assert_eq!(banner(&watch, 200).as_deref(), Some("sched: 120k context switches, procfs 190k"));
     }
 }

@@ -213,6 +213,7 @@ impl Terminal {
         match () {
             () if screen.alternate_screen() => Err("alternate screen".into()),
             () if screen.hide_cursor() => Err("hidden cursor".into()),
+            () if screen.bracketed_paste() => Err("brackets around what is pasted".into()),
             () if screen.mouse_protocol_mode() != vt100::MouseProtocolMode::None => Err("mouse".into()),
             () if screen.fgcolor() != vt100::Color::Default || screen.inverse() || screen.bold() => {
                 Err("colours".into())

@@ -2,13 +2,11 @@
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
+use ratatui::style::Style;
 
 use super::{App, MIN_SIZE, Parts, Popup};
 use crate::model::Model;
 use crate::ui::{draw, footer, format, status, watch};
-
-/// So many columns of the line of places are never covered.
-const BANNER_FROM: u16 = 30;
 
 impl App {
     pub(super) fn render_too_small(&self, area: Rect, buf: &mut Buffer) {
@@ -70,32 +68,26 @@ impl App {
         if !stack.inside.is_empty() {
             return self.render_breadcrumb(model, area, buf);
         }
+        let mut x = area.x;
         for (index, (start, _)) in self.tabs(area).enumerate() {
             let place = &self.places[index].place;
             let style = if index == self.at { self.theme.accent() } else { self.theme.dim() };
-            let x = draw::put(buf, start, area.y, &place.number.to_string(), 1, self.theme.accent());
-            draw::put(buf, x + 1, area.y, place.name, area.right().saturating_sub(x + 1), style);
+            x = draw::put(buf, start, area.y, &place.number.to_string(), 1, self.theme.accent());
+            x = draw::put(buf, x + 1, area.y, place.name, area.right().saturating_sub(x + 1), style);
         }
-        self.render_banner(model, area, buf);
-        self.render_order_held(area, buf);
+        self.render_notes(model, after(area, x), buf);
     }
 
-    /// What sberf gave up, or does not believe of itself, to the right of what stands there.
-    fn render_banner(&self, model: &Model, area: Rect, buf: &mut Buffer) {
+    /// At the right end of `area`: that rows keep their order, and before it the banner. What is left of the area.
+    fn render_notes(&self, model: &Model, area: Rect, buf: &mut Buffer) -> Rect {
+        let held = if self.order_held && self.pane().has_order() { " order held " } else { "" };
+        let area = note(held, self.theme.warn(), area, buf);
         if model.is_glance() {
-            draw::put_right(buf, area, &format!(" {} … ", self.loading), self.theme.header());
-            return;
+            return note(&format!(" {} … ", self.loading), self.theme.header(), area, buf);
         }
-        let Some(text) = watch::banner(model.watch()) else { return };
-        let room = area.width.saturating_sub(BANNER_FROM);
-        let text = format!(" {} ", format::fit(&text, usize::from(room).saturating_sub(2)));
-        draw::put_right(buf, area, &text, self.theme.warn());
-    }
-
-    pub(super) fn render_order_held(&self, area: Rect, buf: &mut Buffer) {
-        if self.order_held {
-            draw::put_right(buf, area, " order held ", self.theme.warn());
-        }
+        // What sberf gave up, or does not believe of itself.
+        let banner = watch::banner(model.watch(), usize::from(area.width).saturating_sub(2));
+        note(&banner.map_or(String::new(), |text| format!(" {text} ")), self.theme.warn(), area, buf)
     }
 
     pub(super) fn render_breadcrumb(&self, model: &Model, area: Rect, buf: &mut Buffer) {
@@ -106,12 +98,9 @@ impl App {
             x = draw::put(buf, x, area.y, " › ", area.right().saturating_sub(x), self.theme.border());
             x = draw::put(buf, x, area.y, &pane.title(model), area.right().saturating_sub(x), self.theme.accent());
         }
-        let x = (x + 3).min(area.right());
-        let rest = Rect { x, width: area.right() - x, ..area };
-        let about = self.pane().about(model);
-        draw::put(buf, rest.x, rest.y, &about, rest.width, self.theme.text());
-        self.render_banner(model, area, buf);
-        self.render_order_held(area, buf);
+        let rest = self.render_notes(model, after(area, x), buf);
+        let about = Rect { x: (rest.x + 3).min(rest.right()), width: rest.width.saturating_sub(3), ..rest };
+        draw::put(buf, about.x, about.y, &self.pane().about(model), about.width, self.theme.text());
     }
 
     pub(super) fn render_footer(&self, area: Rect, buf: &mut Buffer) {
@@ -123,4 +112,16 @@ impl App {
             None => footer::render(self.pane().context(), &self.theme, area, buf),
         }
     }
+}
+
+/// What of an area lies right of a column.
+fn after(area: Rect, x: u16) -> Rect {
+    let x = x.clamp(area.x, area.right());
+    Rect { x, width: area.right() - x, ..area }
+}
+
+/// Puts a text at the right end of an area; yields what lies before it.
+fn note(text: &str, style: Style, area: Rect, buf: &mut Buffer) -> Rect {
+    draw::put_right(buf, area, text, style);
+    Rect { width: area.width.saturating_sub(format::width(text) as u16), ..area }
 }

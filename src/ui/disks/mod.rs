@@ -14,6 +14,7 @@ use super::heat::Range;
 use super::heatmap::{self, Slice};
 use super::histogram::{self, Histogram};
 use super::icicle::{next_window, window_name};
+use super::latency::unmeasured;
 use super::table::{self, Cursor, Sorted};
 use super::{Command, Context, Outcome, Pane, Target, Theme, copy, draw, format};
 use crate::model::{Latency, Model, Scope, Window};
@@ -342,8 +343,13 @@ impl DisksPane {
             if title.height == 0 {
                 continue;
             }
-            draw::put_spans(buf, title, &histogram::title(name, hist, &note, false, theme, title.width));
             let below = Rect { y: title.bottom(), height: area.height - 1, ..area };
+            if let Some(why) = unmeasured(model, Latency::Disk) {
+                draw::put_spans(buf, title, &histogram::title_of_nothing(name, &note, false, theme));
+                histogram::put_reason(&why, theme, below, buf);
+                continue;
+            }
+            draw::put_spans(buf, title, &histogram::title(name, hist, &note, false, theme, title.width));
             let Some(range) = self.range.filter(|_| !hist.is_empty()) else { continue };
             let style = theme.state(state);
             Histogram { hist, range, resolution: self.resolution, style, selected: None }.draw(theme, below, buf);
@@ -362,6 +368,7 @@ impl DisksPane {
     fn render_askers(&self, model: &Model, theme: &Theme, area: Rect, buf: &mut Buffer) {
         let head = draw::line(area, 0);
         draw::put(buf, head.x, head.y, rows::ASKERS_HEAD, head.width.min(head.height * 999), theme.header());
+        put_unmeasured(model, theme, area, buf);
         for (at, &key) in self.askers.iter().enumerate() {
             let line = draw::line(area, at as u16 + 1);
             let Some(process) = model.process(key).filter(|_| line.height > 0) else { continue };
@@ -373,6 +380,7 @@ impl DisksPane {
     fn render_slow(&self, model: &Model, theme: &Theme, area: Rect, buf: &mut Buffer) {
         let head = draw::line(area, 0);
         draw::put(buf, head.x, head.y, rows::SLOW_HEAD, head.width.min(head.height * 999), theme.header());
+        put_unmeasured(model, theme, area, buf);
         let first = self.first_slow(area, model);
         for line in 1..area.height {
             let at = first + usize::from(line) - 1;
@@ -381,6 +389,14 @@ impl DisksPane {
             draw::put(buf, line.x, line.y, &slow_line(request, model), line.width, theme.text());
             mark(buf, line, false, self.cursor.at == model.disks().len() + self.askers.len() + at, theme);
         }
+    }
+}
+
+/// Instead of rows: an empty list would say that nobody asked.
+fn put_unmeasured(model: &Model, theme: &Theme, area: Rect, buf: &mut Buffer) {
+    let line = draw::line(area, 1);
+    if line.height > 0 && unmeasured(model, Latency::Disk).is_some() {
+        draw::put(buf, line.x + 2, line.y, "? not measured", line.width.saturating_sub(2), theme.dim());
     }
 }
 
@@ -400,7 +416,10 @@ fn mark(buf: &mut Buffer, line: Rect, shown: bool, cursor: bool, theme: &Theme) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collect::invented::Invention;
+    use crate::collect::Source;
+    use crate::collect::invented::{Invented, Invention};
+    use crate::model::Limits;
+    use crate::tick::DiskOpTick;
     use crate::ui::testing::{any_size, lines, model};
 
     #[test]
@@ -423,6 +442,24 @@ mod tests {
         );
         pane.command(Command::Bottom, &model);
         assert!(matches!(pane.command(Command::Enter, &model), Outcome::Open(Target::Process(_))));
+    }
+
+    #[test]
+    fn what_is_not_measured_is_no_nothing() {
+        let mut source = Invented::new(Invention::default());
+        let mut session = source.session();
+        session.lenses.iter_mut().find(|lens| lens.name == "block").unwrap().off = Some("no CAP_BPF".into());
+        let mut model = Model::new(session, Limits::default());
+        let mut tick = source.tick();
+        (tick.io, tick.slow_requests) = (Vec::new(), Vec::new());
+        tick.disks.iter_mut().flat_map(|disk| &mut disk.ops).for_each(|op| *op = DiskOpTick::default());
+        model.apply(tick);
+        let drawn = lines(&mut DisksPane::default(), &model, 118, 37).join("\n");
+        for text in ["queued    n ?  not measured", "device    n ?  not measured", "? block is off: no CAP_BPF"] {
+            assert!(drawn.contains(text), "{text}: {drawn}");
+        }
+        assert!(!drawn.contains("n 0"), "{drawn}");
+        assert_eq!(drawn.matches("? not measured").count(), 2, "who asked, and the slowest: {drawn}");
     }
 
     #[test]

@@ -82,7 +82,7 @@ pub const ASKERS_HEAD: &str = "  who asked (any disk)    r/s   w/s  read/s write
 pub fn askers(model: &Model, most: usize) -> Vec<ProcessKey> {
     let asked = model.processes().filter(|process| process.tick_io.all_requests() > 0);
     let mut askers: Vec<(u64, u64, ProcessKey)> =
-        asked.map(|process| (process.tick_io.all_bytes(), process.tick_io.all_requests(), process.key)).collect();
+        asked.map(|process| (process.tick_io.moved_bytes(), process.tick_io.all_requests(), process.key)).collect();
     askers.sort_unstable_by(|a, b| b.cmp(a));
     askers.into_iter().take(most).map(|(_, _, key)| key).collect()
 }
@@ -145,7 +145,7 @@ mod tests {
         let model = model(Invention::default(), 10);
         let keys = askers(&model, 3);
         assert!(!keys.is_empty() && keys.len() <= 3);
-        let bytes: Vec<u64> = keys.iter().map(|&key| model.process(key).unwrap().tick_io.all_bytes()).collect();
+        let bytes: Vec<u64> = keys.iter().map(|&key| model.process(key).unwrap().tick_io.moved_bytes()).collect();
         assert!(bytes.windows(2).all(|pair| pair[0] >= pair[1]), "{bytes:?}");
     }
 }

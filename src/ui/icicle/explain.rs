@@ -18,7 +18,7 @@ pub fn header(icicle: &Icicle, theme: &Theme, area: Rect, buf: &mut Buffer) {
     }
     let found = search(icicle);
     let room = area.width.saturating_sub(format::width(&found) as u16 + 2);
-    draw::put_spans(buf, Rect { width: room, ..area }, &head(icicle, theme));
+    draw::put_spans(buf, Rect { width: room, ..area }, &head(icicle, area.width >= ROOMY, theme));
     draw::put_right(buf, area, &found, theme.accent());
 }
 
@@ -36,14 +36,17 @@ pub fn lens_at(area: Rect, column: u16) -> Option<TreeLens> {
     })
 }
 
-fn head<'a>(icicle: &'a Icicle, theme: &Theme) -> Vec<Span<'a>> {
+fn head<'a>(icicle: &'a Icicle, roomy: bool, theme: &Theme) -> Vec<Span<'a>> {
     let query = icicle.query();
     let lens = |(lens, name): (TreeLens, &'static str)| match query.lens == lens {
         true => Span::styled(format!("[{name}]"), theme.accent()),
         false => Span::styled(format!(" {name} "), theme.dim()),
     };
     let mut spans: Vec<_> = LENSES.into_iter().map(lens).collect();
-    spans.push(Span::styled(format!("  {}, {}", amount(icicle), window_name(query.window)), theme.text()));
+    spans.push(Span::styled(
+        format!("  {}{}, {}", amount(icicle), idle(icicle, roomy), window_name(query.window)),
+        theme.text(),
+    ));
     if let Some(complete) = complete(icicle) {
         spans.push(Span::styled(format!(", complete {complete} %"), theme.text()));
     }
@@ -54,9 +57,6 @@ fn head<'a>(icicle: &'a Icicle, theme: &Theme) -> Vec<Span<'a>> {
     let mut view = format!("  by {}", merge_name(query.merge));
     if query.inverted {
         view += ", inverted";
-    }
-    if query.hide_idle && query.lens != TreeLens::OnCpu {
-        view += ", idle waits hidden";
     }
     if icicle.is_short() {
         view += ", short names";
@@ -73,8 +73,22 @@ fn amount(icicle: &Icicle) -> String {
     let total = icicle.tree().nodes.first().map_or(0, |root| root.total_weight);
     match icicle.query().lens {
         TreeLens::OnCpu => format!("{} samples", format::grouped(total)),
-        TreeLens::Blocked => format!("{} of blocked thread time", format::duration(total)),
+        TreeLens::Blocked => format!("{} blocked", format::duration(total)),
         TreeLens::All => format!("{} of thread time", format::duration(total)),
+    }
+}
+
+/// From that width on words are written out.
+const ROOMY: u16 = 100;
+
+/// `, idle waits hidden (8m40s)`, where there could be any.
+fn idle(icicle: &Icicle, roomy: bool) -> String {
+    let idle = if roomy { "idle waits" } else { "idle" };
+    match (icicle.query().lens, icicle.query().hide_idle, icicle.hidden_ns()) {
+        (TreeLens::OnCpu, ..) => String::new(),
+        (_, false, _) => format!(", {idle} included"),
+        (_, true, 0) => format!(", no {idle}"),
+        (_, true, ns) => format!(", {idle} hidden ({})", format::duration(ns)),
     }
 }
 
@@ -120,6 +134,12 @@ pub fn empty(icicle: &Icicle, theme: &Theme, area: Rect, buf: &mut Buffer) {
             format!("no on-CPU samples, {window}: it ran for {ran}, and no sample met it")
         }
         (None, TreeLens::OnCpu) => format!("no on-CPU samples, {window}: it did not run"),
+        (None, _) if icicle.hidden_ns() > 0 => {
+            format!(
+                "nothing but idle waits, {window}: {} of them, i includes them",
+                format::duration(icicle.hidden_ns())
+            )
+        }
         (None, TreeLens::Blocked) => format!("no blocked time, {window}"),
         (None, TreeLens::All) => format!("no time accounted for, {window}"),
     };

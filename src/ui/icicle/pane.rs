@@ -160,6 +160,14 @@ impl Pane for IciclePane {
         Outcome::Done
     }
 
+    fn idle(&self) -> Option<bool> {
+        Some(!self.icicle.query().hide_idle)
+    }
+
+    fn show_idle(&mut self, idle: bool) {
+        self.icicle.show_idle(idle);
+    }
+
     fn tick(&mut self, model: &Model, _hold: bool) {
         self.icicle.refresh(model);
         self.icicle.look_behind(model);
@@ -185,6 +193,7 @@ mod tests {
 
     use super::*;
     use crate::collect::invented::Invention;
+    use crate::model::Window;
     use crate::ui::testing::{any_size, lines, model};
 
     fn press(pane: &mut IciclePane, model: &Model, column: u16, row: u16) {
@@ -215,10 +224,44 @@ mod tests {
         assert!(samples > 0);
         assert!(drawn[0].contains(&format!("{} samples, last 10 s", format::grouped(samples))), "{}", drawn[0]);
         pane.command(Command::Lens, &model);
+        pane.command(Command::Idle, &model);
         let blocked = model.machine_totals(pane.icicle.query().window).ns.blocked();
         let drawn = lines(&mut pane, &model, 118, 30);
-        assert!(drawn[0].contains(&format!("{} of blocked", format::duration(blocked))), "{}", drawn[0]);
+        assert!(drawn[0].contains(&format!("{} blocked,", format::duration(blocked))), "{}", drawn[0]);
         assert_eq!(pane.icicle.tree().total(), blocked);
+    }
+
+    #[test]
+    fn idle_waits_are_left_out_until_asked_for_and_counted() {
+        let model = model(Invention::default(), 8);
+        let machine = model.machine_totals(Window::Last(std::time::Duration::from_secs(10))).ns;
+        let busiest = model.processes().max_by_key(|process| process.all_samples).unwrap().key;
+        for process in [None, Some(busiest)] {
+            let ns = process.map_or(machine, |key| model.totals(key, Window::All).ns);
+            let mut pane = IciclePane::new(process);
+            for whole in [ns.blocked(), ns.total()] {
+                pane.command(Command::Lens, &model);
+                let drawn = lines(&mut pane, &model, 118, 30);
+                let (shown, hidden) = (pane.icicle.tree().total(), pane.icicle.hidden_ns());
+                assert_eq!(shown + hidden, whole);
+                let words = match hidden {
+                    0 => ", no idle waits".to_owned(),
+                    ns => format!(", idle waits hidden ({})", format::duration(ns)),
+                };
+                assert!(drawn[0].contains(&words), "{}", drawn[0]);
+                pane.command(Command::Idle, &model);
+                assert_eq!(pane.icicle.tree().total(), whole);
+                assert!(lines(&mut pane, &model, 118, 30)[0].contains(", idle waits included"));
+                pane.command(Command::Idle, &model);
+            }
+        }
+        let mut pane = IciclePane::new(None);
+        pane.command(Command::Lens, &model);
+        assert!(pane.icicle.hidden_ns() > 0, "somebody idles");
+        let narrow = lines(&mut pane, &model, 80, 21);
+        assert!(narrow[0].contains(", idle hidden (") && narrow[0].contains(", last 10 s"), "{}", narrow[0]);
+        let half = lines(&mut pane, &model, 60, 21);
+        assert!(half[0].contains(", idle hidden"), "below the table as well: {}", half[0]);
     }
 
     #[test]

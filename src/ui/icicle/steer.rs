@@ -42,6 +42,11 @@ impl Icicle {
         self.reshape(before);
     }
 
+    /// With idle waits, or without.
+    pub fn show_idle(&mut self, idle: bool) {
+        self.query.hide_idle = !idle;
+    }
+
     fn change_query(&mut self, command: Command) -> bool {
         let before = self.shape();
         match command {

@@ -39,6 +39,7 @@ pub struct Icicle {
     is_new: bool,
     off: Option<String>,
     ran_ns: u64,
+    hidden_ns: u64,
 }
 
 /// Queries of one shape have the same ids: zoom and cursor survive a change of anything else.
@@ -69,10 +70,10 @@ pub enum Under<'a> {
 }
 
 impl Icicle {
-    /// The last ten seconds of a process, or of the machine.
+    /// The last ten seconds of a process, or of the machine, without idle waits: they would be most of it.
     pub fn new(process: Option<ProcessKey>) -> Self {
         let window = Window::Last(Duration::from_secs(10));
-        Icicle { query: TreeQuery { process, window, ..TreeQuery::default() }, ..Icicle::default() }
+        Icicle { query: TreeQuery { process, window, hide_idle: true, ..TreeQuery::default() }, ..Icicle::default() }
     }
 
     /// What is asked of the model: also what an export should write.
@@ -155,7 +156,27 @@ impl Icicle {
         self.off = why_off(model.session(), self.query.lens);
         self.ran_ns = self.query.process.map_or(0, |key| model.totals(key, self.query.window).ns.on_cpu());
         self.show(model.tree(&self.query));
+        self.hidden_ns = self.whole_ns(model).saturating_sub(self.tree.total());
         self.made = Some(wanted);
+    }
+
+    /// Exact time that a tree with idle waits in it has; 0 where it has none.
+    fn whole_ns(&self, model: &Model) -> u64 {
+        let ns = match (self.query.hide_idle, self.query.process) {
+            (false, _) => return 0,
+            (true, Some(key)) => model.totals(key, self.query.window).ns,
+            (true, None) => model.machine_totals(self.query.window).ns,
+        };
+        match self.query.lens {
+            TreeLens::OnCpu => 0,
+            TreeLens::Blocked => ns.blocked(),
+            TreeLens::All => ns.total(),
+        }
+    }
+
+    /// Time of the idle waits that are left out.
+    pub fn hidden_ns(&self) -> u64 {
+        self.hidden_ns
     }
 
     /// Exact on-CPU time of the process: there may be some without a sample.

@@ -60,42 +60,66 @@ impl ProcessesPane {
         Some(copy::row(FIELDS.iter().map(|&field| (field.column(self.machine_basis).head, text(field)))))
     }
 
-    /// What the bars mean: as many states as fit.
+    /// What the bars mean. Where not all of it fits, what stands in no bar on the screen is left out.
     fn draw_legend(&self, frame: &Frame<'_>, area: Rect, buf: &mut Buffer) {
         let theme = frame.theme;
         let idle = if self.idle { "idle waits shown " } else { "idle waits blank " };
         let title = match area.width {
             _ if frame.span_ns == 0 => " nothing measured yet; bars: wall time ".into(),
-            0..120 => " wall time: ".into(),
+            0..120 => " ".into(),
             _ => format!(" bars: wall time of all threads, last {}", format::left(&format::duration(frame.span_ns), 8)),
         };
         let x = draw::put(buf, area.x, area.y, &title, area.width, theme.dim());
         let room = area.right().saturating_sub(x + format::width(idle) as u16);
         let mut spans = Vec::new();
-        let mut used = 0;
-        for states in
-            LEGEND.iter().filter(|states| self.idle || !states.iter().any(|&state| is_idle_wait(state, false)))
-        {
-            let name = states[0].name();
-            let cells = (states.len() + name.len() + 1) as u16;
-            if used + cells > room {
-                break;
-            }
-            used += cells;
+        for states in self.legend(frame, room.into()) {
             spans.extend(states.iter().map(|&state| Span::styled(theme.state_glyph(state), theme.state(state))));
-            spans.push(Span::styled(format!("{name} "), theme.text()));
+            spans.push(Span::styled(format!("{} ", states[0].name()), theme.text()));
         }
         draw::put_spans(buf, Rect { x, width: room, ..area }, &spans);
         draw::put_right(buf, area, idle, theme.dim());
     }
 
+    /// The states that are explained in so many cells.
+    fn legend(&self, frame: &Frame<'_>, room: usize) -> Vec<&'static [State]> {
+        let wanted = |states: &&[State]| self.idle || !states.iter().any(|&state| is_idle_wait(state, false));
+        let mut legend: Vec<&[State]> = LEGEND.iter().copied().filter(wanted).collect();
+        let cells =
+            |legend: &[&[State]]| legend.iter().map(|states| states.len() + states[0].name().len() + 1).sum::<usize>();
+        let drawn = self.drawn_states(frame);
+        while cells(&legend) > room {
+            let is_drawn = |states: &&[State]| states.iter().any(|&state| drawn[state as usize]);
+            let Some(spare) = legend.iter().rposition(|states| !is_drawn(states)) else { break };
+            legend.remove(spare);
+        }
+        while cells(&legend) > room {
+            legend.pop();
+        }
+        legend
+    }
+
+    /// Which states the bars on the screen have.
+    fn drawn_states(&self, frame: &Frame<'_>) -> [bool; State::COUNT] {
+        let mut drawn = [false; State::COUNT];
+        for row in self.cursor.shown(self.rows.len()).filter_map(|at| self.rows.get(at)) {
+            let Some(subject) = row.id.subject(frame.model) else { continue };
+            let ns = &subject.totals().ns;
+            for state in State::ALL {
+                drawn[state as usize] |= ns[state] > 0 && (self.idle || !is_idle_wait(state, subject.rests));
+            }
+        }
+        drawn
+    }
+
     /// A rule that says how much is shown, and why not all.
     fn draw_summary(&self, model: &Model, theme: &Theme, area: Rect, buf: &mut Buffer) {
         draw::rule(buf, theme, area);
-        let (shown, all) = (self.processes(), model.process_count());
-        let of = if shown == all { String::new() } else { format!("{} of ", format::grouped(shown as u64)) };
-        let threads = format::grouped(model.thread_count() as u64);
-        let counts = format!(" {of}{} processes, {threads} threads ", format::grouped(all as u64));
+        let threads = format::counted(self.counts.threads, "thread", "threads");
+        let exited = match self.counts.exited {
+            0 => String::new(),
+            exited => format!(", {} exited", format::grouped(exited as u64)),
+        };
+        let counts = format!(" {}, {threads}{exited} ", self.counts.processes());
         let mut spans = vec![Span::styled(counts, theme.text())];
         if self.selection.filter.is_some() {
             spans.push(Span::styled(format!("│ filter {} ", self.filter_text), theme.warn()));
@@ -217,11 +241,11 @@ fn moment(subject: Subject<'_>, model: &Model) -> String {
 fn draw_command(row: &Row, subject: Subject<'_>, frame: &Frame<'_>, line: Rect, slot: Slot, buf: &mut Buffer) {
     let theme = frame.theme;
     let width = usize::from(slot.width);
-    let end = label::end(subject.process, frame.model.session().boot_offset_ns);
-    let end = end.map_or(String::new(), |end| format!(" ({end})"));
     let lead = format::width(&row.lead);
+    let cells = width.saturating_sub(lead);
+    let end = label::end(subject.process, frame.model.session().boot_offset_ns, cells);
     // How it ended is worth more than the end of its arguments.
-    let room = width.saturating_sub(lead + format::width(&end)).max(width.saturating_sub(lead).min(6));
+    let room = cells.saturating_sub(format::width(&end));
     let (text, style) = match (row.id, subject.thread) {
         (RowId::Thread(..), Some(thread)) => (format::fit(&thread.comm, room), theme.text()),
         _ => (format::fit(&label::command(subject.process, frame.long, room), room), name_style(subject, theme)),

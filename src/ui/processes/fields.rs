@@ -91,7 +91,7 @@ impl Field {
             Field::RunqP99 => "run-queue latency, 99th percentile",
             Field::RunqMax => "run-queue latency, longest",
             Field::Blocked => "time blocked, idle waits left out",
-            Field::Disk => "disk bytes per second",
+            Field::Disk => "bytes read and written per second",
             Field::DiskP99 => "disk latency, 99th percentile",
             Field::Switches => "context switches per second",
             Field::Faults => "major faults per second",
@@ -194,7 +194,7 @@ pub fn value(field: Field, subject: Subject<'_>, model: &Model) -> Value {
         Field::RunqP99 => totals.runq.quantile(0.99).map_or(0, |ns| ns + 1),
         Field::RunqMax => totals.runq.max,
         Field::Blocked => subject.blocked(),
-        Field::Disk => of_process(process.tick_io.all_bytes()),
+        Field::Disk => of_process(process.tick_io.moved_bytes()),
         Field::DiskP99 => of_process(process.tick_io.latency.quantile(0.99).map_or(0, |ns| ns + 1)),
         Field::Switches => totals.voluntary + totals.involuntary,
         Field::Faults => totals.major_faults,
@@ -327,7 +327,7 @@ fn disk_rate(process: &Process, frame: &Frame<'_>) -> String {
     if frame.block_off {
         return format::OFF.into();
     }
-    match process.tick_io.all_bytes() {
+    match process.tick_io.moved_bytes() {
         0 => "0".into(),
         bytes => format::count(frame.per_s(bytes) as u64),
     }

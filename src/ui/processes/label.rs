@@ -46,39 +46,59 @@ fn program(path: &str) -> &str {
     if directory == end { path } else { &path[directory..] }
 }
 
-/// What became of a process that is gone: `exited 0, 0.4s`, `killed by 9 KILL, 2m03s`: status, and how long it had lived.
-pub fn end(process: &Process, boot_offset_ns: u64) -> Option<String> {
-    let exit = process.exited?;
-    let how = match exit.status {
-        None => "gone".into(),
-        Some(status) if status & 0x7f == 0 => format!("exited {}", status >> 8 & 0xff),
-        Some(status) => format!("killed by {}{}", status & 0x7f, signal_name(status & 0x7f)),
+/// What became of a process that is gone, and how long it had lived: ` (exited 0, 0.4s)`, ` †0 0.4s`, ` †TERM`, the longest
+/// first; empty while it lives.
+pub fn ends(process: &Process, boot_offset_ns: u64) -> Vec<String> {
+    let Some(exit) = process.exited else { return Vec::new() };
+    let (how, short) = match exit.status {
+        None => ("gone".into(), "†?".into()),
+        Some(status) if status & 0x7f == 0 => {
+            let code = status >> 8 & 0xff;
+            (format!("exited {code}"), format!("†{code}"))
+        }
+        Some(status) => {
+            let (number, name) = (status & 0x7f, signal_name(status & 0x7f));
+            let short = if name.is_empty() { format!("†signal {number}") } else { format!("†{name}") };
+            (format!("killed by {}", format!("{number} {name}").trim_end()), short)
+        }
     };
-    let lived = exit.at_ns.saturating_add(boot_offset_ns).checked_sub(process.key.start_ns);
-    Some(match lived {
-        Some(ns) => format!("{how}, {}", format::duration(ns)),
-        None => how,
-    })
+    match exit.at_ns.saturating_add(boot_offset_ns).checked_sub(process.key.start_ns).map(format::duration) {
+        Some(lived) => vec![format!(" ({how}, {lived})"), format!(" {short} {lived}"), format!(" {short}")],
+        None => vec![format!(" ({how})"), format!(" {short}")],
+    }
+}
+
+/// The name of a process and how it ended share that many cells: the longest way to say the end that leaves the name whole,
+/// else the shortest. Empty while it lives.
+pub fn end(process: &Process, boot_offset_ns: u64, cells: usize) -> String {
+    let mut ways = ends(process, boot_offset_ns);
+    let line = command(process, true, cells);
+    let name = line.split(' ').next().unwrap_or_default();
+    // And a cell for the dots, if that is not all of it.
+    let needs = format::width(name) + usize::from(name.len() < line.len());
+    let fits = ways.iter().position(|way| needs + format::width(way) <= cells);
+    let at = fits.unwrap_or(ways.len().saturating_sub(1));
+    if ways.is_empty() { String::new() } else { ways.swap_remove(at) }
 }
 
 /// Names of the signals that usually end a program; the numbers are those of x86-64 and aarch64.
 fn signal_name(signal: u32) -> &'static str {
     match signal {
-        1 => " HUP",
-        2 => " INT",
-        3 => " QUIT",
-        4 => " ILL",
-        5 => " TRAP",
-        6 => " ABRT",
-        7 => " BUS",
-        8 => " FPE",
-        9 => " KILL",
-        10 => " USR1",
-        11 => " SEGV",
-        12 => " USR2",
-        13 => " PIPE",
-        14 => " ALRM",
-        15 => " TERM",
+        1 => "HUP",
+        2 => "INT",
+        3 => "QUIT",
+        4 => "ILL",
+        5 => "TRAP",
+        6 => "ABRT",
+        7 => "BUS",
+        8 => "FPE",
+        9 => "KILL",
+        10 => "USR1",
+        11 => "SEGV",
+        12 => "USR2",
+        13 => "PIPE",
+        14 => "ALRM",
+        15 => "TERM",
         _ => "",
     }
 }
@@ -106,6 +126,26 @@ mod tests {
         assert_eq!(program("./run"), "./run");
         assert_eq!(program("/"), "/");
         assert_eq!(program(""), "");
+    }
+
+    #[test]
+    fn an_end_is_said_in_the_room_the_name_leaves() {
+        use crate::model::Exit;
+        use crate::tick::ProcessKey;
+        let of = |command: &str, status| {
+            let facts = ProcessFacts { cmdline: Some(vec![command.into(), "x".into()]), ..ProcessFacts::default() };
+            let exited = Some(Exit { at_ns: 2_000_000_000, status });
+            Process { key: ProcessKey { tgid: 1, start_ns: 100_000_000 }, facts, exited, ..Process::default() }
+        };
+        assert_eq!(end(&of("dd", Some(0)), 0, 30), " (exited 0, 1.9s)");
+        assert_eq!(end(&of("dd", Some(0)), 0, 19), " †0 1.9s", "dd x is dd… then");
+        assert_eq!(end(&of("dd", Some(0)), 0, 14), " †0 1.9s");
+        assert_eq!(end(&of("make-dependencies", Some(3 << 8)), 0, 14), " †3");
+        assert_eq!(end(&of("sleep", Some(15)), 0, 40), " (killed by 15 TERM, 1.9s)");
+        assert_eq!(end(&of("sleep", Some(15)), 0, 14), " †TERM");
+        assert_eq!(end(&of("sleep", Some(40)), 0, 18), " †signal 40");
+        assert_eq!(end(&of("sleep", None), 0, 14), " †? 1.9s");
+        assert_eq!(end(&Process::default(), 0, 14), "");
     }
 
     #[test]

@@ -52,6 +52,11 @@ impl Lower {
         self.icicle.command(command, model)
     }
 
+    /// Its icicle is drawn with idle waits, or without.
+    pub fn show_idle(&mut self, idle: bool) {
+        self.icicle.show_idle(idle);
+    }
+
     /// A click or the wheel on its icicle.
     pub fn mouse(&mut self, mouse: MouseEvent, area: Rect, model: &Model) -> Outcome {
         let icicle = halves(below_rule(area)).1;

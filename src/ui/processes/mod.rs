@@ -50,9 +50,51 @@ pub struct ProcessesPane {
     seen: Option<u64>,
     held: bool,
     hidden: usize,
+    counts: Counts,
     slots: Vec<Slot>,
     lower: Lower,
     normals: Normals,
+}
+
+/// Who lives, and who has just gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    /// Processes that live.
+    processes: usize,
+    /// Their threads that live.
+    threads: u64,
+    /// Processes that are listed although they have exited.
+    exited: usize,
+    /// Of those that live, the ones that have a row.
+    shown: usize,
+}
+
+impl Counts {
+    fn of(model: &Model, rows: &[Row]) -> Self {
+        let mut counts = Counts::default();
+        for process in model.processes() {
+            match process.exited {
+                Some(_) => counts.exited += 1,
+                None => counts.processes += 1,
+            }
+            counts.threads += u64::from(process.threads);
+        }
+        let lives = |row: &&Row| match row.id {
+            RowId::Process(key) => model.process(key).is_some_and(|process| process.exited.is_none()),
+            RowId::Thread(..) => false,
+        };
+        counts.shown = rows.iter().filter(lives).count();
+        counts
+    }
+
+    /// `3 of 100 processes`, `1 process`.
+    fn processes(self) -> String {
+        let of = match self.shown == self.processes {
+            true => String::new(),
+            false => format!("{} of ", format::grouped(self.shown as u64)),
+        };
+        format!("{of}{}", format::counted(self.processes as u64, "process", "processes"))
+    }
 }
 
 /// The areas of the pane.
@@ -102,6 +144,7 @@ impl ProcessesPane {
         self.rows = rows;
         let processes = self.rows.iter().filter(|row| matches!(row.id, RowId::Process(_))).count();
         self.hidden = model.process_count().saturating_sub(processes);
+        self.counts = Counts::of(model, &self.rows);
         self.follow();
         self.find(model);
     }
@@ -259,7 +302,7 @@ impl ProcessesPane {
                 self.selection.filter = filter;
                 self.filter_text = text.into();
                 self.rank(model);
-                Answer { note: format!("{} of {} processes", self.processes(), model.process_count()), bad: false }
+                Answer { note: self.counts.processes(), bad: false }
             }
         }
     }
@@ -278,10 +321,6 @@ impl ProcessesPane {
                 Answer { note, bad: false }
             }
         }
-    }
-
-    fn processes(&self) -> usize {
-        self.rows.iter().filter(|row| matches!(row.id, RowId::Process(_))).count()
     }
 
     fn click(&mut self, mouse: MouseEvent, parts: Parts, model: &Model) -> Outcome {
@@ -338,7 +377,10 @@ impl Pane for ProcessesPane {
             Command::Sort => return self.pick_sort(),
             Command::User => return self.pick_user(model),
             Command::Reverse | Command::Tree | Command::Threads | Command::KernelThreads => self.toggle(command, model),
-            Command::Idle => self.idle = !self.idle,
+            Command::Idle => {
+                self.show_idle(!self.idle);
+                self.lower.tick(model);
+            }
             Command::PercentBasis => self.machine_basis = !self.machine_basis,
             Command::LongCommand => self.short = !self.short,
             Command::Lens | Command::Export => return self.lower.command(command, model),
@@ -407,6 +449,19 @@ impl Pane for ProcessesPane {
         } else {
             self.rank(model);
         }
+    }
+
+    fn idle(&self) -> Option<bool> {
+        Some(self.idle)
+    }
+
+    fn show_idle(&mut self, idle: bool) {
+        self.idle = idle;
+        self.lower.show_idle(idle);
+    }
+
+    fn has_order(&self) -> bool {
+        true
     }
 
     fn layout(&mut self, area: Rect, model: &Model) {

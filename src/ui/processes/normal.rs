@@ -42,7 +42,7 @@ impl Normal {
 
 fn values(process: &Process) -> [f64; FOLLOWED] {
     let totals = &process.tick;
-    [totals.ns.on_cpu() as f64, totals.runq.max as f64, process.tick_io.all_bytes() as f64]
+    [totals.ns.on_cpu() as f64, totals.runq.max as f64, process.tick_io.moved_bytes() as f64]
 }
 
 /// What is normal, by process. Follows those that live; forgets the others.

@@ -1,5 +1,7 @@
 //! The table on a made-up machine: lines as drawn, and what keys and clicks do to rows.
 
+mod around;
+
 use std::time::Duration;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
@@ -7,7 +9,10 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
 use crate::model::{Model, TreeLens};
-use crate::tick::{Basis, LensStatus, Origin, ProcessFacts, Refusal, Signal, SignalKind, Standing, State};
+use crate::tick::{
+    Basis, DiskOp, Governor, Hist, LensStatus, Lever, LeverKind, Origin, ProcessFacts, ProcessIo, Refusal, Signal,
+    SignalKind, Standing, State,
+};
 use crate::ui::app::{App, Options};
 use crate::ui::fixture::{self, MS, busy, facts, model, model_of, thread, tick};
 use crate::ui::theme::{Background, Depth};
@@ -84,13 +89,13 @@ fn the_table_at_80x24() {
         [
             " 99Hz cpu-clock │ 1s │ live 14:03:23      stacks 100%  lost 0  self 0.6% 38.0M",
             " 1 Processes  2 CPUs  3 NUMA  4 Disks",
-            " wall time: █user ▓kernel ▒░runnable ▚disk ╳lock ≈net ═pipe    idle waits blank",
-            "── 6 processes, 7 threads ────────────────────────────────── CPU % of one CPU ──",
+            " █user ▓kernel ▒░runnable ▚disk ╳lock ≈net ═pipe ─other ▞fault idle waits blank",
+            "── 5 processes, 6 threads, 1 exited ──────────────────────── CPU % of one CPU ──",
             "      PID USER      CPU%▼ where the time goes   rq p99 blocked    COMMAND",
             "▸    4711 postgres    100 ██████████▓▚▚▚▚▚▚▚╳   19.0ms disk 35%   postgres: wri…",
             "     8120 www        38.0 ▓▓▓▓▓▓▓▓≈≈≈≈≈≈≈≈≈≈≈    310µs net 50%    nginx -g daem…",
             "     9904 ci         22.7 █████░░░░░░░░░░░░░░░░      – –          cc1 -O2 main.c",
-            " †   9871 ci          9.1 ███████████████████▒▒      – –          sh -c… (exite…",
+            " †   9871 ci          9.1 ███████████████████▒▒      – –          sh -c… †0 1.1s",
             "        1 root          0                            – –          init",
             "       15 root          0                            – –          [kworker/0:1]",
             "",
@@ -98,6 +103,26 @@ fn the_table_at_80x24() {
     );
     assert!(lines[23].starts_with(" Enter look in  \\ filter  > sort"), "{}", lines[23]);
     assert!(lines[23].ends_with("? help  q quit"), "{}", lines[23]);
+}
+
+#[test]
+fn what_a_discard_covers_is_not_moved() {
+    let mut trims = busy(1);
+    let io = |tgid, op, bytes| {
+        let latency = Hist::of([MS]);
+        ProcessIo { process: fixture::key(tgid), op, requests: 1, bytes, latency }
+    };
+    trims.io = vec![
+        io(4711, DiskOp::Write, 13_100_000),
+        io(4711, DiskOp::Read, 1_000_000),
+        io(8120, DiskOp::Discard, 26_200_000),
+    ];
+    let mut screen = Screen::new(model_of([trims]), 200, 50);
+    let cells: Vec<String> = screen.draw()[5..7].to_vec();
+    assert!(cells[0].contains(" 14.1M ") && cells[1].contains("nginx") && !cells[1].contains("26.2M"), "{cells:#?}");
+    screen.keys(">b\n");
+    assert!(screen.draw()[4].contains("disk…▼"), "{}", screen.draw()[4]);
+    assert_eq!(screen.commands()[0], ">postgres: writer");
 }
 
 #[test]
@@ -161,10 +186,10 @@ fn sorting_by_a_header_click_and_again() {
 fn filters_by_text_and_expression() {
     let mut screen = Screen::new(model(), 118, 24);
     screen.keys("\\NGINX");
-    assert!(screen.draw()[23].contains("1 of 6 processes"));
+    assert!(screen.draw()[23].contains("1 of 5 processes"));
     screen.keys("\n");
     assert_eq!(screen.commands(), [">nginx -g daemon off;"]);
-    assert!(screen.draw()[3].contains("1 of 6 processes, 7 threads │ filter NGINX"));
+    assert!(screen.draw()[3].contains("1 of 5 processes, 6 threads, 1 exited │ filter NGINX"));
     screen.key(KeyCode::Esc);
     assert_eq!(screen.commands().len(), 6, "Esc takes it back");
     screen.keys("\\/^(1|15) /\n");
