@@ -13,15 +13,23 @@ struct {
 	__uint(max_entries, 8 << 20);
 } dead SEC(".maps");
 
-/* Where the iterator puts a record together. */
+/* Where the iterator puts a record together, and how the thread stood at the same moment. */
+struct telling {
+	struct task_full_rec rec;
+	__u64 state;
+	__u64 slot;
+	__u64 resumed;
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct task_full_rec);
+	__type(value, struct telling);
 } out SEC(".maps");
 
-static __always_inline void fill_task(struct task_rec *rec, struct task_struct *task, struct thread *t, bool brief)
+/* Who it is. */
+static __always_inline void fill_task(struct task_rec *rec, struct task_struct *task, bool brief)
 {
 	struct mm_struct *mm;
 
@@ -30,7 +38,6 @@ static __always_inline void fill_task(struct task_rec *rec, struct task_struct *
 	rec->leader_start_ns = rec->start_ns;
 	if (task->pid != task->tgid)
 		rec->leader_start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
-	rec->since_ns = t->state_since;
 	rec->utime_ns = task->utime;
 	rec->stime_ns = task->stime;
 	rec->minor_faults = task->min_flt;
@@ -41,9 +48,6 @@ static __always_inline void fill_task(struct task_rec *rec, struct task_struct *
 	rec->tgid = task->tgid;
 	rec->ppid = 0;
 	rec->uid = 0;
-	rec->cpu = t->cpu;
-	rec->syscall = is_blocked(t->state) ? t->syscall : 0xFFFF;
-	rec->state = t->state;
 	rec->kthread = !!(task->flags & PF_KTHREAD);
 	rec->has_mm = 0;
 	rec->brief = brief;
@@ -61,6 +65,15 @@ static __always_inline void fill_task(struct task_rec *rec, struct task_struct *
 	}
 }
 
+/* What the thread does, as of now. */
+static __always_inline void fill_state(struct task_rec *rec, struct thread *t)
+{
+	rec->since_ns = t->state_since;
+	rec->cpu = t->cpu;
+	rec->syscall = is_blocked(t->state) ? t->syscall : 0xFFFF;
+	rec->state = t->state;
+}
+
 /* An account of the thread that runs, for user space to find among the dead: the iterator cannot tell of it, or may not. */
 static __always_inline void leave_word(struct task_struct *task, struct thread *t, __u64 gen, bool last)
 {
@@ -70,7 +83,8 @@ static __always_inline void leave_word(struct task_struct *task, struct thread *
 		lose(LOSS_DEAD_RING, 1);
 		return;
 	}
-	fill_task(&rec->task, task, t, false);
+	fill_task(&rec->task, task, false);
+	fill_state(&rec->task, t);
 	rec->task.gen = gen;
 	rec->task.has_acc = 1;
 	rec->task.dead = last;
@@ -175,13 +189,26 @@ static __always_inline bool is_told(struct task_struct *task, struct thread *t, 
 	       BPF_CORE_READ(task, signal, nr_threads) == 1;
 }
 
-/* Copies what a thread did in the interval `told`, which ended at `end`. False if it was changed meanwhile. */
-static __always_inline bool copy_account(struct task_full_rec *rec, struct thread *t, struct flip *f, __u64 told, __u64 end)
+/*
+ * Copies what a thread did in the interval `told`, which ended at `end`, and how it stands. False if that was changed meanwhile. Not
+ * static, so that the verifier goes through it once.
+ */
+__noinline int copy_account(struct telling *to, struct thread *t, struct flip *f, __u64 told, __u64 end)
 {
-	__u32 seen = *(volatile __u32 *)&t->seq;
-	__u64 from = began(f, told);
+	struct task_full_rec *rec;
+	__u64 from;
+	__u32 seen;
 
+	if (!to || !t || !f)
+		return 1;
+	rec = &to->rec;
+	from = began(f, told);
+	seen = *(volatile __u32 *)&t->seq;
 	barrier();
+	to->state = t->state;
+	to->slot = t->slot;
+	to->resumed = runs_unseen_since(t);
+	fill_state(&rec->task, t);
 	rec->task.has_acc = told && t->gen >= told;
 	rec->task.lived_ns = 0;
 	if (rec->task.has_acc) {
@@ -205,40 +232,36 @@ static __always_inline bool copy_account(struct task_full_rec *rec, struct threa
 static __always_inline void tell(struct task_struct *task, struct thread *t, struct flip *f, struct seq_file *seq)
 {
 	struct task_full_rec *rec;
-	struct acc *acc;
+	struct telling *to;
 	__u32 zero = 0, try;
-	__u64 told, end, at, slot = NO_PLACE, state = ST_COUNT, resumed = 0;
-	bool brief;
+	__u64 told, end, at, slot, state;
 	long full;
 
-	rec = bpf_map_lookup_elem(&out, &zero);
+	to = bpf_map_lookup_elem(&out, &zero);
 	told = f->gen - 1;
 	end = began(f, f->gen);
-	if (!rec || t->state == ST_DEAD)
+	if (!to || t->state == ST_DEAD)
 		return;
 	/* In the very first pass there is nothing to tell of but who is there. */
 	if (told && (t->born > told || t->told == told))
 		return;
 	notice(task, t);
-	acc = &rec->acc;
-	brief = is_told(task, t, told);
-	for (try = 0; try < 4; try++) {
-		state = t->state;
-		slot = t->slot;
-		resumed = runs_unseen_since(t);
-		fill_task(&rec->task, task, t, brief);
-		if (copy_account(rec, t, f, told, end))
+	rec = &to->rec;
+	fill_task(&rec->task, task, is_told(task, t, told));
+	for (try = 0; try < 4; try++)
+		if (copy_account(to, t, f, told, end))
 			break;
-	}
 	if (try == 4)
 		lose(LOSS_TORN, 1);
 	if (t->settled && known_thread(task, f) != t)
 		return; /* it ended meanwhile, and its slot may be another's */
+	state = to->state;
+	slot = to->slot;
 	rec->task.gen = told;
 	rec->task.dead = 0;
 	rec->task.stack = HASH_NOT_TAKEN;
-	if (resumed)
-		add_unseen(rec, end, resumed);
+	if (to->resumed)
+		add_unseen(rec, end, to->resumed);
 	if (is_blocked(state) && slot < PLACES) {
 		at = slot;
 		BOUND(at, PLACES - 1);
@@ -247,9 +270,9 @@ static __always_inline void tell(struct task_struct *task, struct thread *t, str
 	if (rec->task.has_acc) {
 		BOUND(state, STATE_SLOTS - 1);
 		BOUND(slot, PLACE_SLOTS - 1);
-		acc->ns[state] += rec->task.lived_ns;
+		rec->acc.ns[state] += rec->task.lived_ns;
 		if (is_blocked(state))
-			acc->place[slot].ns += rec->task.lived_ns;
+			rec->acc.place[slot].ns += rec->task.lived_ns;
 		full = bpf_seq_write(seq, rec, sizeof(*rec));
 	} else {
 		full = bpf_seq_write(seq, &rec->task, sizeof(rec->task));
