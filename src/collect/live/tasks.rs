@@ -73,7 +73,7 @@ pub fn parents(mut bytes: &[u8]) -> impl Iterator<Item = (u32, u32)> + Clone {
 /// The process that a record is of the first thread of, as far as the record knows it.
 pub fn leader_of(record: &Record) -> Option<Leader> {
     let task = &record.task;
-    (task.tid == task.tgid).then(|| leader(ProcessKey { tgid: task.tgid, start_ns: task.leader_start_ns }, task))
+    (task.tid == task.tgid).then(|| leader(process_of(task), task))
 }
 
 /// The process that a thread is of.
@@ -85,7 +85,7 @@ fn process_of(task: &task_rec) -> ProcessKey {
 pub fn threads_of(mut bytes: &[u8]) -> Vec<ThreadTick> {
     let thread = |record: Record| ThreadTick {
         key: key_of(&record.task),
-        process: ProcessKey { tgid: record.task.tgid, start_ns: record.task.leader_start_ns },
+        process: process_of(&record.task),
         comm: wire::comm(&record.task.comm),
         now: state_of(record.task.state),
         ..ThreadTick::default()
@@ -124,7 +124,7 @@ struct Slept {
 impl Slept {
     fn of(task: &task_rec) -> Option<Self> {
         (task.dead == 0 && state_of(task.state)?.is_blocked()).then(|| Slept {
-            process: ProcessKey { tgid: task.tgid, start_ns: task.leader_start_ns },
+            process: process_of(task),
             comm: task.comm.map(i8::cast_unsigned),
             state: task.state,
             since_ns: task.since_ns,
@@ -243,8 +243,11 @@ impl Tasks {
         for record in dead {
             harvest.count(&record);
             if record.task.dead == 0 {
-                left_word.insert(record.task.task);
                 self.awake.push(record.task.tid);
+                // One that comes late is of an interval that is over, and says nothing of this one.
+                if record.task.r#gen == interval.closed.generation {
+                    left_word.insert(record.task.task);
+                }
             }
             if wanted(process_of(&record.task)) {
                 if record.task.dead != 0 {
@@ -325,7 +328,7 @@ impl Tasks {
         let &Interval { closed, nodes, spilled, boot_offset_ns } = interval;
         let task = &record.task;
         let key = key_of(task);
-        let process = ProcessKey { tgid: task.tgid, start_ns: task.leader_start_ns };
+        let process = process_of(task);
         let born_now = key.start_ns >= closed.start_ns + boot_offset_ns;
         let known = self.seen.get(&key).copied();
         let (executed, before) = match known {
@@ -535,3 +538,7 @@ fn leader(key: ProcessKey, task: &task_rec) -> Leader {
         virtual_bytes: has_mm.then(|| task.vm_pages.saturating_mul(page)),
     }
 }
+
+#[cfg(test)]
+#[path = "tasks_test.rs"]
+mod tests;
