@@ -34,18 +34,16 @@ struct {
 	__type(value, struct near_stack);
 } near SEC(".maps");
 
-/* Periods of which a CPU saves the walks that it does not need: programs that begin need many, and then few. */
-#define SAVES 16
+#define WALK_PERIODS 16 /* of so many at the most walks are saved */
 
 /* Renews what this CPU may spend when its period is over. */
 static __always_inline void renew(struct cpu_acc *cpu, struct flip *f, __u64 now)
 {
-	__u32 most = f->walks * SAVES, walks;
+	__u64 since = now - cpu->period;
 
-	if (now - cpu->period < period_ns)
+	if (since < period_ns)
 		return;
-	walks = now - cpu->period < SAVES * period_ns ? cpu->walks + f->walks : most;
-	cpu->walks = walks < most ? walks : most;
+	cpu->walks = refill(cpu->walks, f->walks, WALK_PERIODS, since, period_ns);
 	cpu->period = now;
 	cpu->looks = f->looks;
 }

@@ -2,7 +2,8 @@
 /*
  * sched: where every thread's wall time goes.
  *
- * Hooks    tp_btf sched_switch, sched_wakeup, sched_wakeup_new, sched_process_exec; iterators, over all tasks and over those of a list, read the result.
+ * Hooks    tp_btf sched_switch, sched_wakeup, sched_wakeup_new, sched_process_exec; iterators, over all tasks and over those of a list,
+ *          read the result.
  * Keeps    of each thread (thread.bpf.h): the present state and since when, and for two intervals ns by state, histograms, and time by
  *          remembered place; in maps: what overflowed, per-CPU counters, and blocked stacks that lost their place.
  * Costs    per switch: no helper is called for threads that switch often, no map updated while histograms hit their cache;

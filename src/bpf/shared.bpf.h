@@ -60,6 +60,19 @@ static __always_inline void timed(__u32 program, __u64 began, bool count)
 	cost->ns += bpf_ktime_get_ns() - began;
 }
 
+/*
+ * What may be spent from here on, when a period is over: what is due in one, and what is left of those before, of so many at the most. Who
+ * begins needs much at once, and then little.
+ */
+static __always_inline __u32 refill(__u32 left, __u32 due, __u32 periods, __u64 since, __u64 period)
+{
+	__u32 most = due * periods;
+
+	if (since >= periods * period || left + due > most)
+		return most;
+	return left + due;
+}
+
 static __always_inline struct flip *current_flip(void)
 {
 	__u32 zero = 0;

@@ -17,6 +17,7 @@ const volatile __u32 snapshots_per_period = 6; /* and CPU */
 #endif
 
 #define SNAPSHOT_PERIOD_NS 100000000ull
+#define SNAPSHOT_PERIODS 3 /* of so many at the most they are saved */
 #define SNAPSHOT_PART 4096 /* bytes copied at once */
 #define SNAPSHOT_SMALL 128
 
@@ -25,17 +26,13 @@ struct {
 	__uint(max_entries, 4 << 20);
 } unwind_snapshots SEC(".maps");
 
-/* Periods of which those are saved that were not needed: a program that begins needs most of its own within one. */
-#define SNAPSHOTS_SAVED 3
-
 static __always_inline void budget(struct walk *w)
 {
-	__u64 now = bpf_ktime_get_ns(), most = SNAPSHOTS_SAVED * snapshots_per_period, left;
+	__u64 now = bpf_ktime_get_ns(), since = now - w->period;
 
-	if (now - w->period < SNAPSHOT_PERIOD_NS)
+	if (since < SNAPSHOT_PERIOD_NS)
 		return;
-	left = now - w->period < SNAPSHOTS_SAVED * SNAPSHOT_PERIOD_NS ? w->snapshots + snapshots_per_period : most;
-	w->snapshots = left < most ? left : most;
+	w->snapshots = refill(w->snapshots, snapshots_per_period, SNAPSHOT_PERIODS, since, SNAPSHOT_PERIOD_NS);
 	w->period = now;
 }
 

@@ -3,6 +3,7 @@
 use std::ffi::c_void;
 use std::fs::File;
 use std::io::Read;
+use std::mem::offset_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
@@ -10,6 +11,7 @@ use libbpf_rs::{MapCore, MapFlags};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::shared::Shared;
+use super::skel::sched::types::flip;
 use super::wire::{self, Wire};
 
 /// The page that holds `struct flip`, shared with the programs.
@@ -26,15 +28,13 @@ pub struct Closed {
     pub end_ns: u64,
 }
 
-/// 64-bit words of `struct flip`: generation, the last one that was passed, when four of them began; then such of 32 bits.
-const FLIP_WORDS: usize = 9;
-const FLIP_GENERATION: usize = 0;
-const FLIP_PASSED: usize = 1;
-const FLIP_BEGAN: usize = 2;
-/// 32-bit words of it: walks, looks, weight of a sample.
-const FLIP_SETTINGS: [usize; 3] = [12, 13, 14];
-/// 32-bit words of it: how many ids are in the list of an even interval, and of an odd one.
-const FLIP_LISTED: [usize; 2] = [16, 17];
+/// 64-bit words of `struct flip`, then 32-bit ones: walks, looks, weight of a sample; ids in the list of an even interval, and of an odd one.
+const FLIP_GENERATION: usize = offset_of!(flip, r#gen) / 8;
+const FLIP_PASSED: usize = offset_of!(flip, passed) / 8;
+const FLIP_BEGAN: usize = offset_of!(flip, began) / 8;
+const FLIP_SETTINGS: [usize; 3] =
+    [offset_of!(flip, walks) / 4, offset_of!(flip, looks) / 4, offset_of!(flip, sample_weight) / 4];
+const FLIP_LISTED: [usize; 2] = [offset_of!(flip, listed) / 4, offset_of!(flip, listed) / 4 + 1];
 
 /// What programs are told while they run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +50,7 @@ pub struct Settings {
 impl FlipPage {
     /// Maps the page of the map `flip`.
     pub fn new(map: &impl MapCore) -> std::io::Result<Self> {
-        Shared::new(&map.as_fd(), 8 * FLIP_WORDS).map(FlipPage)
+        Shared::new(&map.as_fd(), size_of::<flip>()).map(FlipPage)
     }
 
     /// Number of the interval that is being filled.
