@@ -1,5 +1,7 @@
 //! The real binary on a pseudo-terminal: every key, every size, every way out. The terminal must be as it was.
 
+#[path = "pty/commands.rs"]
+mod commands;
 mod common;
 #[path = "pty/terminal.rs"]
 mod terminal;
@@ -83,6 +85,14 @@ fn press_everything(terminal: &mut Terminal) {
     }
 }
 
+/// The demo capture on the screen, in a directory of its own.
+fn replay(size: (u16, u16)) -> (tempfile::TempDir, Terminal) {
+    let dir = common::demo();
+    let terminal = Terminal::start(&["top", "--read", "demo.sberf"], &[], dir.path(), size);
+    terminal.wait_for("COMMAND");
+    (dir, terminal)
+}
+
 #[test]
 fn every_key_is_taken_and_q_quits() {
     let dir = common::demo();
@@ -101,9 +111,7 @@ fn every_key_is_taken_and_q_quits() {
 
 #[test]
 fn any_size_is_survived() {
-    let dir = common::demo();
-    let mut terminal = Terminal::start(&["top", "--read", "demo.sberf"], &[], dir.path(), (40, 120));
-    terminal.wait_for("COMMAND");
+    let (_dir, mut terminal) = replay((40, 120));
     for size in [(24, 80), (1, 1), (2, 300), (200, 2), (10, 40), (60, 250), (1, 1), (40, 120)] {
         terminal.resize(size);
         terminal.press(b"2");
@@ -144,9 +152,7 @@ fn the_terminal_comes_back_after_a_panic() {
 
 #[test]
 fn stop_and_continue() {
-    let dir = common::demo();
-    let mut terminal = Terminal::start(&["top", "--read", "demo.sberf"], &[], dir.path(), (24, 80));
-    terminal.wait_for("COMMAND");
+    let (_dir, mut terminal) = replay((24, 80));
     for by_key in [true, false] {
         if by_key {
             terminal.press(b"\x1a")
@@ -195,9 +201,7 @@ fn what_fails_early_leaves_no_escape_sequences() {
 
 #[test]
 fn the_first_frame_comes_at_once_and_frames_write_only_what_changed() {
-    let dir = common::demo();
-    let mut terminal = Terminal::start(&["top", "--read", "demo.sberf"], &[], dir.path(), (50, 200));
-    terminal.wait_for("COMMAND");
+    let (_dir, mut terminal) = replay((50, 200));
     let first = terminal.first_byte().expect("something was written");
     // The goal is 50 ms; a debug build on a busy machine gets more.
     assert!(first < Duration::from_millis(1000), "{first:?}");
@@ -246,9 +250,7 @@ fn body(terminal: &Terminal) -> String {
 
 #[test]
 fn a_held_picture_holds() {
-    let dir = common::demo();
-    let mut terminal = Terminal::start(&["top", "--read", "demo.sberf"], &[], dir.path(), (40, 120));
-    terminal.wait_for("COMMAND");
+    let (_dir, mut terminal) = replay((40, 120));
     terminal.press(b" ");
     terminal.settle(Duration::from_millis(300));
     let held = body(&terminal);
@@ -287,9 +289,7 @@ fn w_writes_what_is_shown_and_overwrites_nothing() {
 
 #[test]
 fn what_is_pasted_is_no_commands() {
-    let dir = common::demo();
-    let mut terminal = Terminal::start(&["top", "--read", "demo.sberf"], &[], dir.path(), (30, 100));
-    terminal.wait_for("COMMAND");
+    let (dir, mut terminal) = replay((30, 100));
     // Would save, export and quit.
     terminal.press(b"\x1b[200~Wwq\nq\x1b[201~");
     terminal.wait_for("what is pasted is not taken for keys");
@@ -315,9 +315,7 @@ fn what_is_pasted_is_no_commands() {
 #[test]
 fn y_hands_the_row_to_the_clipboard() {
     use base64::Engine;
-    let dir = common::demo();
-    let mut terminal = Terminal::start(&["top", "--read", "demo.sberf"], &[], dir.path(), (24, 80));
-    terminal.wait_for("COMMAND");
+    let (_dir, mut terminal) = replay((24, 80));
     terminal.press(b"y");
     terminal.wait_for("clipboard");
     terminal.press(b"q");
@@ -344,9 +342,7 @@ fn files(dir: &std::path::Path, ending: &str) -> Vec<std::path::PathBuf> {
 #[test]
 fn time_can_be_stepped_through_and_what_is_kept_saved() {
     use std::os::unix::fs::PermissionsExt;
-    let dir = common::demo();
-    let mut terminal = Terminal::start(&["top", "--read", "demo.sberf"], &[], dir.path(), (40, 120));
-    terminal.wait_for("COMMAND");
+    let (dir, mut terminal) = replay((40, 120));
     terminal.press(b" ");
     terminal.wait_for("paused");
     // One by one: no second is missed, however fast the replay would be.
@@ -544,110 +540,6 @@ fn f9_signals_the_process_that_is_selected() {
     terminal.press(b"q");
     assert!(terminal.end().success());
     terminal.assert_given_back();
-}
-
-/// PIDs of `sleep SECONDS`.
-fn sleepers(seconds: &str) -> Vec<u32> {
-    let pids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    let sleeps = |pid: &u32| {
-        let cmdline = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        cmdline == format!("sleep\0{seconds}\0").as_bytes()
-    };
-    pids.filter(sleeps).collect()
-}
-
-#[test]
-fn a_command_is_watched_and_ended_with_the_screen() {
-    if let Err(why) = common::can_run_live() {
-        return println!("skipped: {why}");
-    }
-    let dir = common::demo();
-    let seconds = format!("{}.5", std::process::id());
-    let script = format!("echo out; echo err >&2; echo tty > /dev/tty; sleep {seconds} & wait");
-    let tmp = dir.path().to_str().unwrap();
-    let args = ["top", "-d", "0.2", "--", "sh", "-c", &script];
-    let mut terminal = Terminal::start(&args, &[("TMPDIR", tmp)], dir.path(), (24, 100));
-    terminal.wait_for(" sh   ");
-    terminal.wait_for("[icicle]");
-    terminal.wait_until("asleep", |_| sleepers(&seconds).len() == 1);
-    terminal.press(b"q");
-    terminal.wait_for("2 processes, ");
-    terminal.press(b"q");
-    assert!(terminal.end().success());
-    terminal.assert_given_back();
-    assert!(sleepers(&seconds).is_empty(), "it and what it started are gone");
-    let text = terminal.text();
-    assert!(text.contains("sberf: sh wrote ") && !text.contains("tty"), "{text}");
-    let written = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
-    let written: Vec<_> = written.filter(|path| path.extension().is_some_and(|ending| ending == "out")).collect();
-    let written = std::fs::read_to_string(&written[0]).unwrap();
-    assert!(written.starts_with("out\nerr\n") && written.contains("/dev/tty"), "it has no terminal: {written:?}");
-}
-
-#[test]
-fn the_end_of_a_command_is_told_and_the_screen_stays() {
-    if let Err(why) = common::can_run_live() {
-        return println!("skipped: {why}");
-    }
-    let dir = common::demo();
-    let tmp = dir.path().to_str().unwrap();
-    let args = ["top", "-d", "0.2", "--", "sh", "-c", "sleep 0.5; exit 3"];
-    let mut terminal = Terminal::start(&args, &[("TMPDIR", tmp)], dir.path(), (24, 100));
-    terminal.wait_for("sh exited (status 3)");
-    terminal.settle(Duration::from_millis(300));
-    assert!(terminal.is_running());
-    terminal.press(b"\x03");
-    assert!(terminal.end().success());
-    assert!(!terminal.text().contains("wrote"), "it wrote nothing: {}", terminal.text());
-    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "and no empty file is left");
-}
-
-#[test]
-fn a_missing_command_leaves_the_terminal_alone() {
-    let dir = common::demo();
-    let mut terminal = Terminal::start(&["top", "--", "no-such-program-anywhere"], &[], dir.path(), (24, 80));
-    assert_eq!(terminal.end().exit_code(), 127);
-    assert!(!terminal.raw().contains('\x1b'), "{:?}", terminal.raw());
-    assert_eq!(terminal.raw().trim_end(), "sberf: cannot run no-such-program-anywhere: not found in PATH");
-}
-
-#[test]
-fn control_c_reaches_the_recorder_and_its_command() {
-    if let Err(why) = common::can_run_live() {
-        return println!("skipped: {why}");
-    }
-    let dir = common::demo();
-    // The first it takes for a question, the second for the end.
-    let script = "trap 'echo first; trap \"exit 9\" INT' INT; echo ready; while :; do sleep 0.05; done";
-    let args = ["record", "-d", "0.2", "-o", "x.sberf", "--", "sh", "-c", script];
-    let mut terminal = Terminal::start(&args, &[], dir.path(), (24, 100));
-    terminal.wait_for("ready");
-    terminal.press(b"\x03");
-    terminal.wait_for("first");
-    terminal.settle(Duration::from_millis(300));
-    assert!(terminal.is_running(), "recording goes on with the command");
-    terminal.press(b"\x03");
-    let status = terminal.end();
-    let (ticks, end) = common::read_capture(&dir.path().join("x.sberf"));
-    assert!(ticks > 0 && end == Ok(()), "{ticks} {end:?}");
-    // It may have ended first, or we.
-    assert!([0, 9].contains(&status.exit_code()), "{status:?} {}", terminal.text());
-}
-
-#[test]
-fn a_recorder_says_how_its_command_ended() {
-    if let Err(why) = common::can_run_live() {
-        return println!("skipped: {why}");
-    }
-    let dir = common::demo();
-    let args = ["record", "-o", "x.sberf", "--", "sh", "-c", "read line; echo got $line; exit 6"];
-    let mut terminal = Terminal::start(&args, &[], dir.path(), (24, 100));
-    terminal.press(b"typed\n");
-    assert_eq!(terminal.end().exit_code(), 6);
-    let text = terminal.text();
-    for said in ["got typed", "sberf: sh exited (status 6)", "bytes in x.sberf"] {
-        assert!(text.contains(said), "{said}: {text}");
-    }
 }
 
 #[test]
