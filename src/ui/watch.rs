@@ -78,7 +78,7 @@ pub fn said(check: &Check) -> String {
         (Verdict::Silent, Counter::Samples) => format!("{lens} is silent: no samples, CPU time for {}", number(theirs)),
         (Verdict::Silent, _) => format!("{lens} is silent: no {}, procfs counts {}", what.name(), number(theirs)),
         _ => {
-            let known = if hidden > 0 { format!(", {} known to be hidden", number(hidden)) } else { String::new() };
+            let known = if hidden > 0 { format!(", {} hidden", number(hidden)) } else { String::new() };
             let who = if what == Counter::Samples { "CPU time for" } else { "procfs" };
             format!("{lens}: {} {}, {who} {}{known}", number(ours), what.name(), number(theirs))
         }
