@@ -19,6 +19,7 @@ struct user_regs {
 #define SP_NUMBER 7    /* DWARF's */
 #define USER_REGS 16
 #define NR_RESTART_SYSCALL 219
+#define NR_FUTEX 202
 
 /*
  * The number of the system call that a task is in, negative if in none, and its first argument. SYSCALLS if its number says nothing to
@@ -33,6 +34,13 @@ static __always_inline long call_of(struct pt_regs *regs, struct user_regs *out,
 	out->fp = regs->bp;
 	*argument = regs->di;
 	return (regs->cs & 0xffff) == USER32_CS && nr >= 0 ? SYSCALLS : nr;
+}
+
+/* The second and third argument of the system call. */
+static __always_inline void more_arguments(struct pt_regs *regs, __u32 *second, __u32 *third)
+{
+	*second = regs->si;
+	*third = regs->dx;
 }
 
 /* False if there are none, or they are those of a 32-bit program. */
@@ -161,6 +169,7 @@ static __always_inline __u64 thread_pointer(struct task_struct *task)
 #define PSR_MODE32 0x10
 #define PSR_MODE_MASK 0xf
 #define NR_RESTART_SYSCALL 128
+#define NR_FUTEX 98
 
 /* `x0` becomes the result and `x8` may hold anything when no call was made: the kernel keeps both beside the registers. */
 static __always_inline long call_of(struct pt_regs *regs, struct user_regs *out, __u32 *argument)
@@ -172,6 +181,14 @@ static __always_inline long call_of(struct pt_regs *regs, struct user_regs *out,
 	out->fp = BPF_CORE_READ(user, regs[29]);
 	*argument = BPF_CORE_READ(regs, orig_x0);
 	return BPF_CORE_READ(regs, syscallno);
+}
+
+static __always_inline void more_arguments(struct pt_regs *regs, __u32 *second, __u32 *third)
+{
+	struct user_pt_regs *user = (void *)regs;
+
+	*second = BPF_CORE_READ(user, regs[1]);
+	*third = BPF_CORE_READ(user, regs[2]);
 }
 
 static __always_inline bool user_regs_of(struct pt_regs *regs, struct user_regs *out)

@@ -167,7 +167,8 @@ struct task_rec {
 	__u8 dead;
 	__u8 has_mm;
 	__u8 brief; /* of a leader: user and memory were told a moment ago, and are not told again */
-	__u8 pad[4];
+	__u8 sleeps_as; /* what `state` is called of who has slept through the interval, or goes on to sleep through the next */
+	__u8 pad[3];
 	char comm[16];
 };
 

@@ -62,8 +62,9 @@ static __always_inline bool leave_cpu(struct task_struct *task, struct flip *f, 
 	}
 	acc->voluntary++;
 	t->off_since = now;
-	wait_of(task, state, t->call, &wait);
+	wait_of(task, state, t->call, t->brisk, &wait);
 	t->syscall = wait.syscall;
+	t->parks = wait.parks;
 	if (wait.syscall != 0xFFFF)
 		t->call = wait.syscall + 1;
 	renew(cpu, f, now);
@@ -143,6 +144,8 @@ static __always_inline void woken(struct task_struct *task, bool fresh, struct f
 	BOUND(slot, PLACE_SLOTS - 1);
 	if (is_blocked(t->state) && t->off_since)
 		acc->place[slot].count++;
+	if (t->parks)
+		t->brisk = elapsed(t->state_since, now) < PARKED_LONG_NS;
 	acc->wakeups++;
 	t->slot = NO_PLACE;
 	t->state = ST_WOKEN;
@@ -163,7 +166,7 @@ static __always_inline int look(void *ctx, struct task_struct *task, enum walk_b
 
 	if (!f || !cpu || !t)
 		return 0;
-	wait_of(task, task->__state, t->call, &wait);
+	wait_of(task, task->__state, t->call, t->brisk, &wait);
 	t->slot = place_of(ctx, t, f, task, cpu, &wait, t->off_since, how);
 	t->state = wait.reason;
 	if (cpu->began)

@@ -72,6 +72,7 @@ static __always_inline void fill_state(struct task_rec *rec, struct thread *t)
 	rec->cpu = t->cpu;
 	rec->syscall = is_blocked(t->state) ? t->syscall : 0xFFFF;
 	rec->state = t->state;
+	rec->sleeps_as = t->parks && t->state == ST_LOCK ? ST_POLL : t->state;
 }
 
 /* An account of the thread that runs, for user space to find among the dead: the iterator cannot tell of it, or may not. */
@@ -123,7 +124,7 @@ static __always_inline __u32 state_of(struct task_struct *task, __u16 *syscall)
 		return ST_DEAD;
 	if (state == TASK_RUNNING)
 		return ST_PREEMPTED;
-	wait_of(task, state, 0, &wait);
+	wait_of(task, state, 0, false, &wait);
 	*syscall = wait.syscall;
 	return wait.by_fd ? by_descriptor(task, wait.fd) : wait.reason;
 }

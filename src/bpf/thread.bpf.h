@@ -12,6 +12,9 @@
 
 const volatile __u32 nodes = 1; /* set before load */
 
+/* Whoever waits longer than this for another thread to say so has nothing to do. Python's threads wait 5 ms for their turn. */
+#define PARKED_LONG_NS 10000000
+
 struct thread {
 	__u32 seq; /* odd while `roll` runs */
 	__u32 cpu;
@@ -31,6 +34,8 @@ struct thread {
 	__u16 syscall;
 	__u8 recent[PLACES]; /* by registers: the slot in place that was last used for them */
 	__u8 skip[PLACES];   /* by registers: waits until the next look */
+	__u8 parks; /* it is blocked in a futex that nobody holds, see `wait_of` */
+	__u8 brisk; /* the last time that took less than PARKED_LONG_NS */
 	__u16 trust[PLACES]; /* by registers: share of looks that found what the registers said, of 2^16 */
 	__u32 call;	     /* number of the system call in which it blocked last, plus 1; 0: none yet */
 	struct place_key place[PLACES];

@@ -117,6 +117,7 @@ static __always_inline void add_unseen(struct task_full_rec *rec, __u64 end, __u
 	rec->task.lived_ns -= ns;
 	rec->acc.ns[ST_ON_CPU] += ns;
 	rec->task.state = ST_ON_CPU;
+	rec->task.sleeps_as = ST_ON_CPU;
 	rec->task.since_ns = resumed;
 	rec->task.syscall = 0xFFFF;
 }

@@ -26,14 +26,36 @@ struct wait {
 	__u32 reason;
 	__u16 syscall;
 	__u8 by_fd; /* the reason is what descriptor `fd` is */
+	__u8 parks; /* in a futex that is not held by somebody */
 	__u32 fd;
 	__u64 sp, fp; /* of the user's stack; 0 without one */
 };
 
+#define FUTEX_COMMAND 0x7f
+#define FUTEX_LOCK_PI 6
+#define FUTEX_LOCK_PI2 13
+
+/*
+ * Whether a wait in futex(2) is for a word that says that a lock is held. What lies in the word is up to who waits, but mutexes of
+ * glibc, Rust and Go and the locks below glibc's rwlock and musl's agree: 2 or 3 is "held, and somebody waits", and so is the
+ * highest bit beside an owner. Anything else is a condition, a semaphore, a barrier, the end of a thread or a parked thread: -1 is
+ * Rust's word for that.
+ */
+static __always_inline bool waits_for_owner(struct pt_regs *regs)
+{
+	__u32 command, word;
+
+	more_arguments(regs, &command, &word);
+	command &= FUTEX_COMMAND;
+	return command == FUTEX_LOCK_PI || command == FUTEX_LOCK_PI2 || word == 2 || word == 3 || (word >> 31 && word + 1);
+}
+
 /*
  * Why a task that is not on a CPU and not runnable waits. A page fault saves -1 in place of the system call's number.
+ *
+ * `call`: that it blocked in before, plus 1. `brisk`: the last time that it was parked did not take long.
  */
-static __always_inline void wait_of(struct task_struct *task, __u32 state, __u32 call, struct wait *wait)
+static __always_inline void wait_of(struct task_struct *task, __u32 state, __u32 call, bool brisk, struct wait *wait)
 {
 	bool iowait = BPF_CORE_READ_BITFIELD(task, in_iowait);
 	struct user_regs user;
@@ -44,6 +66,7 @@ static __always_inline void wait_of(struct task_struct *task, __u32 state, __u32
 	wait->fd = 0;
 	wait->syscall = 0xFFFF;
 	wait->by_fd = 0;
+	wait->parks = 0;
 	wait->sp = 0;
 	wait->fp = 0;
 	wait->reason = ST_OTHER;
@@ -80,6 +103,11 @@ static __always_inline void wait_of(struct task_struct *task, __u32 state, __u32
 			wait->reason = ST_DISK;
 		else if (wait->reason == ST_BY_FD)
 			wait->by_fd = 1;
+		else if (nr == NR_FUTEX && !waits_for_owner(regs))
+			wait->parks = 1;
+		/* Who waits for work is idle, who waits for others to get on is held up: how long it takes tells them apart. */
+		if (wait->parks && !brisk)
+			wait->reason = ST_POLL;
 	}
 	wait->place = (wait->place ^ wait->reason) | 1;
 }

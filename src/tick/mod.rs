@@ -143,7 +143,8 @@ pub enum State {
     Preempted,
     /// Blocked until a disk answers.
     Disk,
-    /// Blocked on a futex, a file lock or a semaphore.
+    /// Blocked on a lock (a futex that says it is held, a file lock, a semaphore of System V), or for under 10 ms at a
+    /// time on another futex.
     Lock,
     /// Blocked on a socket.
     Net,
@@ -151,7 +152,8 @@ pub enum State {
     Pipe,
     /// Sleeping for a time.
     Timer,
-    /// Waiting for an event: poll, select, epoll, accept, a child, a signal.
+    /// Waiting for an event: poll, select, epoll, accept, a child, a signal, or for longer on a futex that is no lock (a
+    /// condition, a semaphore).
     Poll,
     /// Blocked in a page fault.
     Fault,

@@ -93,6 +93,44 @@ fn mutex_convoy_waits_for_a_lock() {
 }
 
 #[test]
+fn a_mutex_held_for_long_is_a_lock() {
+    right_reason("held");
+}
+
+/// The wait is for a condition, but the threads hold each other up.
+#[test]
+fn taking_turns_by_a_condition_is_a_lock() {
+    right_reason("turns");
+}
+
+/// Nobody wakes them any more: from the next tick on they are idle.
+#[test]
+fn who_took_turns_and_has_none_left_is_idle() {
+    let Some(_machine) = machine() else { return };
+    let mut waits = Workload::prepare("waits", &["rests", "300", "-"]);
+    let recording = Recording::start();
+    waits.run();
+    recording.wait_past(waits.number("end_ns"));
+    let seen = recording.stop();
+    let (from, to) = (waits.number("rest_ns"), waits.number("rest_ns") + 2_500_000_000);
+    for (tid, _) in waits.threads() {
+        let ns = seen.thread_ns(tid);
+        assert!(ns[State::Lock] > 100_000_000, "took turns: {ns:?}");
+        let resting = seen.thread(tid).into_iter();
+        let resting = resting.filter(|(tick, _)| tick.span.start_ns >= from && tick.span.end_ns <= to);
+        let shares = resting.map(|(tick, thread)| thread.ns[State::Poll] as f64 / tick.span.len_ns() as f64);
+        let shares = shares.collect::<Vec<_>>();
+        assert!(shares.len() >= 2 && shares.iter().all(|share| *share > 0.995), "{shares:?}");
+    }
+}
+
+/// The same call as of those that take turns: these have nothing to do.
+#[test]
+fn a_pool_that_waits_for_work_is_idle() {
+    right_reason("pool");
+}
+
+#[test]
 fn socket_echo_waits_for_the_net() {
     right_reason("socket");
 }

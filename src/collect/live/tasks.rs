@@ -123,10 +123,10 @@ struct Slept {
 
 impl Slept {
     fn of(task: &task_rec) -> Option<Self> {
-        (task.dead == 0 && state_of(task.state)?.is_blocked()).then(|| Slept {
+        (task.dead == 0 && state_of(task.sleeps_as)?.is_blocked()).then(|| Slept {
             process: process_of(task),
             comm: task.comm.map(i8::cast_unsigned),
-            state: task.state,
+            state: task.sleeps_as,
             since_ns: task.since_ns,
             cpu: task.cpu,
             syscall: task.syscall,
@@ -346,11 +346,12 @@ impl Tasks {
             false => (key, Seen::of(task)),
         });
         let user_share = share(task, &base);
+        let state = if record.account.is_some() { task.state } else { task.sleeps_as };
         let mut tick = ThreadTick {
             key,
             process,
             comm: wire::comm(&task.comm),
-            now: if task.dead == 0 { state_of(task.state) } else { None },
+            now: if task.dead == 0 { state_of(state) } else { None },
             since_ns: task.since_ns,
             cpu: task.cpu,
             syscall: (task.syscall != NO_SYSCALL && task.dead == 0).then_some(u32::from(task.syscall)),
@@ -388,15 +389,15 @@ impl Tasks {
             }
             None => {
                 let mut ns = [0; KERNEL_STATES.len()];
-                if let Some(slot) = ns.get_mut(usize::from(task.state)) {
+                if let Some(slot) = ns.get_mut(usize::from(state)) {
                     *slot = task.lived_ns;
                 }
                 tick.ns = split(&ns, user_share);
-                if task.state == 0 && nodes.len() > 1 {
+                if state == 0 && nodes.len() > 1 {
                     tick.node_ns = vec![0; nodes.len()];
                     add_to_node(&mut tick.node_ns, task.cpu, nodes, task.lived_ns);
                 }
-                weights.blocked(process, u64::from(task.state), task.stack, task.lived_ns, 0);
+                weights.blocked(process, u64::from(state), task.stack, task.lived_ns, 0);
             }
         }
         let mut seen = Seen::of(task);
