@@ -21,6 +21,17 @@ struct user_regs {
 #define NR_RESTART_SYSCALL 219
 #define NR_FUTEX 202
 
+/* What a program of a perf event is given begins with the registers at that moment. */
+struct bpf_perf_event_data {
+	__u64 regs[21];
+};
+
+/* Whether the sample interrupted a program, and not the kernel. */
+static __always_inline bool was_in_user(struct bpf_perf_event_data *ctx)
+{
+	return ctx->regs[17] & 3; /* cs */
+}
+
 /*
  * The number of the system call that a task is in, negative if in none, and its first argument. SYSCALLS if its number says nothing to
  * us: in a program of 32 bits they mean other calls.
@@ -170,6 +181,15 @@ static __always_inline __u64 thread_pointer(struct task_struct *task)
 #define PSR_MODE_MASK 0xf
 #define NR_RESTART_SYSCALL 128
 #define NR_FUTEX 98
+
+struct bpf_perf_event_data {
+	__u64 regs[34];
+};
+
+static __always_inline bool was_in_user(struct bpf_perf_event_data *ctx)
+{
+	return !(ctx->regs[33] & PSR_MODE_MASK); /* pstate */
+}
 
 /* `x0` becomes the result and `x8` may hold anything when no call was made: the kernel keeps both beside the registers. */
 static __always_inline long call_of(struct pt_regs *regs, struct user_regs *out, __u32 *argument)

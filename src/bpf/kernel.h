@@ -174,6 +174,21 @@ struct mm_struct {
 	struct percpu_counter rss_stat[4];
 };
 
+/* When something is mapped or unmapped: up to 6.12 a number that then rises, since then one that is odd meanwhile. */
+struct mm_struct___number {
+	int mm_lock_seq;
+};
+
+struct seqcount {
+	unsigned int sequence;
+};
+
+typedef struct seqcount seqcount_t;
+
+struct mm_struct___seqcount {
+	seqcount_t mm_lock_seq;
+};
+
 struct mm_rss_stat___old {
 	struct {
 		__s64 counter;
@@ -299,9 +314,9 @@ struct bpf_iter__task_vma {
 	struct vm_area_struct *vma;
 };
 
-struct bpf_perf_event_data;
-
 #pragma clang attribute pop
+
+struct bpf_perf_event_data; /* of the interface to user space: not relocated */
 
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
@@ -340,6 +355,25 @@ static __always_inline __s64 resident_pages(struct mm_struct *mm)
 		pages += BPF_CORE_READ(mm, rss_stat[3].count);
 	}
 	return pages < 0 ? 0 : pages;
+}
+
+/*
+ * A number that is another one whenever something was mapped or unmapped since. False: it is not kept (before 6.4, or without
+ * CONFIG_PER_VMA_LOCK), or that goes on just now. 6.4 brought the number (5e31275cc997), 6.13 made it a seqcount (03a001b156d2).
+ */
+static __always_inline bool mappings_number(struct mm_struct *mm, __u32 *number)
+{
+	struct mm_struct___seqcount *counted = (void *)mm;
+	struct mm_struct___number *numbered = (void *)mm;
+
+	if (bpf_core_field_exists(counted->mm_lock_seq)) {
+		*number = BPF_CORE_READ(counted, mm_lock_seq.sequence);
+		return !(*number & 1);
+	}
+	if (!bpf_core_field_exists(numbered->mm_lock_seq))
+		return false;
+	*number = BPF_CORE_READ(numbered, mm_lock_seq);
+	return true;
 }
 
 /* Where the user's registers lie within a kernel stack: the same distance in each, learnt from the first. */

@@ -47,7 +47,7 @@ static __always_inline int sampled_here(struct bpf_perf_event_data *ctx, enum wa
 	struct stack_key key = {
 		.start_ns = BPF_CORE_READ(task, group_leader, start_boottime), .tgid = tgid, .lens = ST_ON_CPU,
 	};
-	key.hash = take_stack(ctx, task, tgid, key.start_ns, true, 0, f->gen, how);
+	key.hash = take_stack(ctx, task, tgid, key.start_ns, !was_in_user(ctx), 0, f->gen, how);
 	count_stack(&key, f->sample_weight, 1, f->gen);
 	timed(PROG_SAMPLE, began, true);
 	return 0;

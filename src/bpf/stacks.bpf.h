@@ -32,12 +32,23 @@ struct {
 	__type(value, struct stack_val);
 } unrecorded SEC(".maps");
 
+/*
+ * Hashes of stacks whose frames user space has, 8 to a bucket, which is a line of the cache: an insert into an LRU map costs more than all
+ * the rest of sending a stack. Whose hash was pushed out is sent once more. Two CPUs that write at a time may lose one: the same.
+ */
+#define SENT_BITS 13
+#define SENT_WAYS 8
+
+struct sent {
+	__u64 hash[SENT_WAYS];
+};
+
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 65536);
-	__type(key, __u64);
-	__type(value, __u8);
-} seen SEC(".maps");
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1 << SENT_BITS);
+	__type(key, __u32);
+	__type(value, struct sent);
+} sent SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -57,10 +68,11 @@ static __always_inline bool bump(void *map, struct stack_key *key, __u64 weight,
 	struct stack_val *val = bpf_map_lookup_elem(map, key);
 
 	if (!val) {
-		struct stack_val fresh = {};
+		struct stack_val fresh = { .weight = weight, .count = count };
 
-		bpf_map_update_elem(map, key, &fresh, BPF_NOEXIST);
-		val = bpf_map_lookup_elem(map, key);
+		if (!bpf_map_update_elem(map, key, &fresh, BPF_NOEXIST))
+			return true;
+		val = bpf_map_lookup_elem(map, key); /* another CPU was first, or there is no room */
 		if (!val)
 			return false;
 	}
@@ -99,11 +111,15 @@ __noinline __u64 name_of(struct frames_rec *rec, __u64 hash, __u64 n)
 /* Sends the frames unless user space has them; they count as sent only when they were. */
 static __always_inline void ship(struct frames_rec *rec, __u64 n)
 {
-	__u64 hash = rec->hash;
-	__u8 yes = 1;
+	__u64 hash = rec->hash, way = hash >> 8 & (SENT_WAYS - 1);
+	__u32 at = hash >> (64 - SENT_BITS), i;
+	struct sent *bucket = bpf_map_lookup_elem(&sent, &at);
 
-	if (bpf_map_lookup_elem(&seen, &hash))
+	if (!bucket)
 		return;
+	for (i = 0; i < SENT_WAYS; i++)
+		if (bucket->hash[i] == hash)
+			return;
 	BOUND(n, 4 * MAX_FRAMES - 1);
 	if (n > 2 * MAX_FRAMES)
 		return;
@@ -111,7 +127,7 @@ static __always_inline void ship(struct frames_rec *rec, __u64 n)
 			       BPF_RB_NO_WAKEUP))
 		lose(LOSS_FRAME_RING, 1);
 	else
-		bpf_map_update_elem(&seen, &hash, &yes, BPF_ANY);
+		bucket->hash[way] = hash;
 }
 
 /*
@@ -172,6 +188,22 @@ static __always_inline __u64 take_user(void *ctx, struct task_struct *task, stru
 }
 
 /*
+ * The kernel part, behind `n` frames of the user's. The helper fills with zeros what it does not need, so that room for the deepest
+ * stack costs more than a usual stack does: little room first.
+ */
+#define USUAL_KERNEL_FRAMES 32
+
+static __always_inline __u64 take_kernel(void *ctx, struct frames_rec *rec, __u64 n, __u64 skip)
+{
+	long got = bpf_get_stack(ctx, &rec->ips[n], USUAL_KERNEL_FRAMES * sizeof(__u64), skip);
+
+	if (got == USUAL_KERNEL_FRAMES * sizeof(__u64))
+		got = bpf_get_stack(ctx, &rec->ips[n], MAX_FRAMES * sizeof(__u64), skip);
+	rec->kernel = got < 0 ? got : got >> 3;
+	return got > 0 ? (__u64)got >> 3 : 0;
+}
+
+/*
  * Takes user and kernel stack of the current task. Returns the hash that names it, HASH_NOT_TAKEN if there is no
  * scratch. `skip`: innermost kernel frames that are our own.
  */
@@ -182,7 +214,6 @@ static __always_inline __u64 take_stack(void *ctx, struct task_struct *task, __u
 	__u64 n, k;
 	struct frames_rec *rec = bpf_map_lookup_elem(&scratch, &zero);
 	struct walk *w = NULL;
-	long got;
 
 	if (how == BY_TABLES)
 		w = bpf_map_lookup_elem(&walks, &zero);
@@ -194,13 +225,9 @@ static __always_inline __u64 take_stack(void *ctx, struct task_struct *task, __u
 	if (n > MAX_FRAMES)
 		n = MAX_FRAMES;
 	if (kernel) {
-		got = bpf_get_stack(ctx, &rec->ips[n], MAX_FRAMES * sizeof(__u64), skip);
-		rec->kernel = got < 0 ? got : got >> 3;
-		if (got > 0) {
-			k = (__u64)got >> 3;
-			BOUND(k, 2 * MAX_FRAMES - 1);
-			n += k;
-		}
+		k = take_kernel(ctx, rec, n, skip);
+		BOUND(k, 2 * MAX_FRAMES - 1);
+		n += k;
 	}
 	name_stack(rec, n);
 	if (how == BY_TABLES && rec->stop == UNWIND_STOP_NO_TABLE)

@@ -52,7 +52,7 @@ struct unwind_file {
 	__u64 first;	  /* file offset of its first page, a multiple of 1 KiB */
 	__u32 page_base;  /* its first page entry */
 	__u32 pages;	  /* offsets outside of them are UNWIND_CFA_NONE */
-	__u32 generation; /* of this slot: an answer to an older question is dropped */
+	__u32 generation; /* of this slot: an answer to an older question is dropped, and so is what a reader kept; 0: it holds no file */
 	__u32 used;	  /* low half of `flip.gen` when a stack last led here; the kernel side writes it, for eviction */
 };
 

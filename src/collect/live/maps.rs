@@ -158,6 +158,12 @@ fn run_on(program: BorrowedFd<'_>, cpu: u32) -> bool {
     code == 0 || code == -libc::ENXIO
 }
 
+/// Overwrites every element of an array with zeros.
+pub fn zero(array: &impl MapCore) -> libbpf_rs::Result<()> {
+    let zeros = vec![0; array.value_size() as usize];
+    (0..array.max_entries()).try_for_each(|at| array.update(&at.to_ne_bytes(), &zeros, MapFlags::ANY))
+}
+
 /// Takes everything out of a hash map. Elements that cannot be read are left out and counted.
 pub fn drain<K: Wire, V: Wire>(map: &impl MapCore, each: impl FnMut(K, V)) -> libbpf_rs::Result<u64> {
     batches(map, libbpf_sys::bpf_map_lookup_and_delete_batch, each)

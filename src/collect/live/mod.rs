@@ -291,7 +291,7 @@ impl Live {
         }
         self.watched.learn(&events);
         self.events.extend(events);
-        if self.stacks.is_full() && maps::drain(&self.objects.sched.maps.seen, |_: u64, _: u8| ()).is_ok() {
+        if self.stacks.is_full() && maps::zero(&self.objects.sched.maps.sent).is_ok() {
             self.stacks.forget();
         }
         let frames = self.rings.frames.take();

@@ -228,7 +228,7 @@ const FINDS_THREADS: (u32, u32) = (6, 2);
 
 /// How the names of those maps of `sched` begin that are there for stacks.
 const STACK_MAPS: [&str; 10] =
-    ["stacks", "unrecorded", "seen", "frames", "scratch", "walks", "unwind_", "near", "chosen", "asleep"];
+    ["stacks", "unrecorded", "sent", "frames", "scratch", "walks", "unwind_", "near", "chosen", "asleep"];
 
 /// Parts of the kernel side, each with its own cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -427,7 +427,7 @@ fn load_oncpu(
     open.maps.stacks_even.reuse_fd(sched.maps.stacks_even.as_fd()).map_err(fail)?;
     open.maps.stacks_odd.reuse_fd(sched.maps.stacks_odd.as_fd()).map_err(fail)?;
     open.maps.unrecorded.reuse_fd(sched.maps.unrecorded.as_fd()).map_err(fail)?;
-    open.maps.seen.reuse_fd(sched.maps.seen.as_fd()).map_err(fail)?;
+    open.maps.sent.reuse_fd(sched.maps.sent.as_fd()).map_err(fail)?;
     open.maps.frames.reuse_fd(sched.maps.frames.as_fd()).map_err(fail)?;
     open.maps.chosen.reuse_fd(sched.maps.chosen.as_fd()).map_err(fail)?;
     if by_tables {

@@ -82,6 +82,8 @@ pub trait Maps {
     fn rule(&mut self, index: u16, packed: u64);
     /// Writes a file; it counts as used in that interval.
     fn file(&mut self, index: u32, file: FileEntry, interval: u32);
+    /// Has a file that led somewhere lead nowhere: whoever remembers where it was sees that by its generation.
+    fn retire(&mut self, index: u32);
     /// The interval in which a stack last led to a file.
     fn used(&self, index: u32) -> u32;
     /// Leads a key to a file.
@@ -383,6 +385,7 @@ impl<M: Maps> Store<M> {
     fn evict(&mut self, index: u32, now: Now) {
         let Some(stored) = self.files.get_mut(index as usize).and_then(Option::take) else { return };
         self.maps.remove_key(stored.key);
+        self.maps.retire(index);
         self.keys.remove(&stored.key);
         let rows: Vec<Run> = stored.windows.into_iter().flatten().collect();
         self.filled.files -= 1;

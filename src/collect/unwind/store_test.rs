@@ -30,6 +30,8 @@ struct Memory {
     keys: HashMap<FileKey, u32>,
     /// Files that a reader found, and until when it may hold on to them.
     held: Vec<(FileKey, u32, Duration)>,
+    /// Files that a reader keeps for as long as their generation stays.
+    kept: Vec<(FileKey, u32, u32)>,
     now: Duration,
     writes: u64,
     patience: u64,
@@ -67,7 +69,11 @@ impl Memory {
         let found: Vec<_> = self.keys.iter().map(|(&key, &index)| (key, index)).collect();
         let now = self.now;
         self.held.retain(|&(_, _, until)| until > now);
-        for (key, index) in found.iter().copied().chain(self.held.iter().map(|&(key, index, _)| (key, index))) {
+        let files = &self.files;
+        self.kept.retain(|&(_, index, generation)| files[&index].generation == generation);
+        let held = self.held.iter().map(|&(key, index, _)| (key, index));
+        let kept = self.kept.iter().map(|&(key, index, _)| (key, index));
+        for (key, index) in found.iter().copied().chain(held).chain(kept) {
             if index <= shape::FILE_NONE {
                 continue;
             }
@@ -155,6 +161,12 @@ impl Maps for Watched {
         memory.check();
     }
 
+    fn retire(&mut self, index: u32) {
+        let mut memory = self.0.borrow_mut();
+        memory.files.get_mut(&index).unwrap().generation = 0;
+        memory.check();
+    }
+
     fn used(&self, index: u32) -> u32 {
         self.0.borrow().used[&index]
     }
@@ -165,6 +177,9 @@ impl Maps for Watched {
             return Err(io::ErrorKind::OutOfMemory.into());
         }
         memory.keys.insert(key, index);
+        if let Some(file) = memory.files.get(&index).copied().filter(|_| index > shape::FILE_NONE) {
+            memory.kept.push((key, index, file.generation));
+        }
         memory.check();
         Ok(())
     }

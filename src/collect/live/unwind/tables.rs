@@ -27,6 +27,9 @@ const MOST_LOOKS: u32 = 20_000;
 /// Words of 32 bits of a `struct unwind_file`: first (2), page_base, pages, generation, used.
 const FILE_WORDS: usize = 6;
 const USED_WORD: usize = 5;
+const GENERATION_WORD: usize = 4;
+/// Of a slot that holds no file.
+const NO_GENERATION: u32 = 0;
 
 /// Arrays of the kernel side, mapped.
 pub struct TableMaps {
@@ -183,7 +186,7 @@ impl Reader {
     }
 
     fn is_there(&self, id: FileId) -> bool {
-        self.read(id.index, 4) == id.generation
+        self.read(id.index, GENERATION_WORD) == id.generation
     }
 
     /// Windows of a file.
@@ -236,6 +239,12 @@ impl Maps for TableMaps {
             if let Some(word) = self.reader.file_word(index, at) {
                 word.store(value, Ordering::Release);
             }
+        }
+    }
+
+    fn retire(&mut self, index: u32) {
+        if let Some(word) = self.reader.file_word(index, GENERATION_WORD) {
+            word.store(NO_GENERATION, Ordering::Release);
         }
     }
 
