@@ -30,6 +30,27 @@ struct {
 	__type(value, __u64);
 } sampled SEC(".maps");
 
+/* What earlier samples of each CPU counted for and was less than one, in parts of WEIGHT_ONE. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} parts SEC(".maps");
+
+/* A stack counts for whole samples; what is left over goes to the next one, so that their sum is what was asked for. */
+static __always_inline __u64 weight_of(__u32 weight)
+{
+	__u32 zero = 0;
+	__u64 *part = bpf_map_lookup_elem(&parts, &zero), sum;
+
+	if (!part)
+		return weight / WEIGHT_ONE;
+	sum = *part + weight;
+	*part = sum % WEIGHT_ONE;
+	return sum / WEIGHT_ONE;
+}
+
 static __always_inline int sampled_here(struct bpf_perf_event_data *ctx, enum walk_by how)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
@@ -48,7 +69,7 @@ static __always_inline int sampled_here(struct bpf_perf_event_data *ctx, enum wa
 		.start_ns = BPF_CORE_READ(task, group_leader, start_boottime), .tgid = tgid, .lens = ST_ON_CPU,
 	};
 	key.hash = take_stack(ctx, task, tgid, key.start_ns, !was_in_user(ctx), 0, f->gen, how);
-	count_stack(&key, f->sample_weight, 1, f->gen);
+	count_stack(&key, weight_of(f->sample_weight), 1, f->gen);
 	timed(PROG_SAMPLE, began, true);
 	return 0;
 }

@@ -73,10 +73,12 @@ struct flip {
 	__u64 began[4];	     /* by the two lowest bits of the number: this one and those before it */
 	__u32 walks;	     /* of stacks, per CPU and period; 0: none */
 	__u32 looks;	     /* closer looks at a place that registers say is known, per CPU and period */
-	__u32 sample_weight; /* what a sample counts for: more than 1 while fewer are taken than was asked for */
+	__u32 sample_weight; /* what a sample counts for, in parts of WEIGHT_ONE: more while fewer are taken than was asked for */
 	__u32 pad;	     /* what programs write is no neighbour of what they all read */
 	__u32 listed[2];     /* by lowest bit of the interval: ids in its list, also those that found no room in it */
 };
+
+#define WEIGHT_ONE 65536
 
 /* Threads with an event in an interval are listed, up to so many. */
 #define LIST_BITS 12

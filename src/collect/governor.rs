@@ -89,6 +89,16 @@ fn ladder(what: LeverKind, asked: u32, steps: [u32; 3]) -> Option<Ladder> {
     (asked > 0).then_some(Ladder { what, settings, at: 0 })
 }
 
+/// What a sample counts for where as many are taken as was asked for, as in `src/bpf/sberf.h`.
+pub const WEIGHT_ONE: u32 = 1 << 16;
+
+/// What one of `now_hz` samples counts for, in parts of [`WEIGHT_ONE`], so that all of them count for `asked_hz`. A third of 10 is 3, and
+/// each of those counts for 3 1/3: as whole samples they would be a tenth too few.
+pub fn sample_weight(asked_hz: u32, now_hz: u32) -> u32 {
+    let weight = (u64::from(asked_hz) * u64::from(WEIGHT_ONE) + u64::from(now_hz) / 2).checked_div(now_hz.into());
+    weight.map_or(WEIGHT_ONE, |weight| weight.try_into().unwrap_or(u32::MAX).max(WEIGHT_ONE))
+}
+
 /// The policy, and where it stands.
 #[derive(Clone, Debug)]
 pub struct Policy {
@@ -327,6 +337,23 @@ mod tests {
             told.extend(run(&mut policy, QUIET, 1));
             assert!(told.iter().all(|told| told.changes.is_empty()));
         }
+    }
+
+    // The kernel side carries what is less than one sample over to the next.
+    #[test]
+    fn samples_at_a_lower_rate_count_for_the_same_time() {
+        for asked in 1..=4999 {
+            let rates = ladder(LeverKind::Rate, asked, RATE_STEPS).expect("asked for").settings;
+            for now in rates.into_iter().filter(|&now| now > 0) {
+                // 100 s on a CPU.
+                let taken = 100 * u64::from(now);
+                let weight = taken * u64::from(sample_weight(asked, now)) / u64::from(WEIGHT_ONE);
+                let off = weight as f64 / (100.0 * f64::from(asked)) - 1.0;
+                assert!(off.abs() < 0.002, "{asked} Hz by {now}: {off:+.4}");
+            }
+        }
+        assert_eq!((sample_weight(99, 99), sample_weight(99, 33)), (WEIGHT_ONE, 3 * WEIGHT_ONE));
+        assert_eq!(sample_weight(99, 0), WEIGHT_ONE);
     }
 
     fn plant() -> impl Strategy<Value = Plant> {

@@ -84,6 +84,28 @@ fn a_million_switches_a_second_are_kept_to_the_budget_within_five_seconds() {
     assert!(back.count() > 0, "nothing was taken back: {:?}", seen.ticks().last().map(|tick| &tick.watch));
 }
 
+/// A third of 14 is 5: as whole samples each of those would count for 3, and all of them for 7 % too many.
+#[test]
+fn samples_at_a_lower_rate_count_for_the_rate_that_was_asked_for() {
+    let Some(_machine) = machine() else { return };
+    let recording = Recording::with(|options| {
+        (options.max_overhead, options.rate_hz, options.walks_per_s) = (Some(1e-5), 14, 0);
+    });
+    let mut hogs = Workload::prepare("hogs", &["2", "0", "10"]);
+    hogs.run();
+    recording.wait_past(hogs.span().1);
+    let seen = recording.stop();
+    let rate = |tick: &Tick| tick.watch.governor.as_ref().and_then(|it| Some(it.lever(LeverKind::Rate)?.now));
+    let sampled = seen.ticks().filter(|tick| rate(tick) == Some(5)).flat_map(|tick| &tick.stacks);
+    let sums =
+        sampled.filter(|of| of.lens == Lens::OnCpu).fold((0, 0), |sum, of| (sum.0 + of.weight, sum.1 + of.count));
+    told(format!("{} samples at 5 Hz count for {}", sums.1, sums.0));
+    assert!(sums.1 >= 30, "{} samples", sums.1);
+    let off = sums.0 as f64 / (sums.1 as f64 * 14.0 / 5.0) - 1.0;
+    // What each CPU carries over is less than a sample.
+    assert!(off.abs() < 0.03, "{} samples count for {}: {off:+.3}", sums.1, sums.0);
+}
+
 #[test]
 fn without_a_budget_nothing_is_given_up() {
     let Some(_machine) = machine() else { return };

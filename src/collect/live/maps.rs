@@ -43,7 +43,7 @@ pub struct Settings {
     pub walks: u32,
     /// Closer looks at places that registers say are known, per CPU and period.
     pub looks: u32,
-    /// What a sample counts for.
+    /// What a sample counts for, in parts of `WEIGHT_ONE`.
     pub sample_weight: u32,
 }
 

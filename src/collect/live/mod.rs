@@ -50,7 +50,7 @@ use self::stacks::{Stacks, Weights};
 use self::tasks::{Interval, Record, Spilled, Tasks};
 use self::unwind::{News, Unwinder};
 use self::watching::{Counted, Procfs, Watching};
-use super::governor::Policy;
+use super::governor::{self, Policy};
 use super::host::{self, Identity};
 use super::modules::Resolver;
 use super::nodes::nodes;
@@ -189,7 +189,7 @@ impl Live {
             meter: Meter::new(&objects, options.own_clock),
             watching: Watching::new(None),
             walks_per_s: options.walks_per_s,
-            sample_weight: 1,
+            sample_weight: governor::WEIGHT_ONE,
             iteration: Iteration::default(),
             passes: Passes::new(if objects.ids.are_first() { options.crowd } else { u64::MAX }),
             on_cpu_ns: 0,

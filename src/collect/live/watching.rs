@@ -4,7 +4,7 @@ use super::{Live, objects};
 use crate::collect::checks::{Checks, Due, Pair, Sampling};
 use crate::collect::cpus::StatCounters;
 use crate::collect::diskstats::{DiskStats, DiskSums};
-use crate::collect::governor::{Policy, Spent};
+use crate::collect::governor::{Policy, Spent, sample_weight};
 use crate::collect::hidden::Hidden;
 use crate::tick::{Check, Counter, DiskOp, Governor, LeverKind, Loss, Tick};
 
@@ -149,7 +149,7 @@ impl Live {
         if let Some(sampling) = &mut self.sampling {
             sampling.set_rate(rate_hz);
         }
-        self.sample_weight = (self.options.rate_hz + rate_hz / 2).checked_div(rate_hz).unwrap_or(1).max(1);
+        self.sample_weight = sample_weight(self.options.rate_hz, rate_hz);
         self.instruct();
         self.follow_cpus(tick);
     }
