@@ -92,8 +92,11 @@ static __always_inline void enter(struct request *rq, bool made, bool issued, __
 	__u32 bytes = rq->__data_len;
 	int op = op_of(rq, bytes);
 
-	if (op < 0)
+	if (op < 0) {
+		/* What is remembered of the address is of another request, and must not be told as this one. */
+		bpf_map_delete_elem(&requests, &id);
 		return;
+	}
 	have = made ? NULL : bpf_map_lookup_elem(&requests, &id);
 	if (have) {
 		have->bytes = bytes;
@@ -247,15 +250,25 @@ int BPF_PROG(rq_complete, struct request *rq, int error, unsigned int nr_bytes)
 	struct inflight *r = bpf_map_lookup_elem(&requests, &id), done;
 	struct flip *f = current_flip();
 
-	if (!r || !f || !f->gen)
+	if (!f || !f->gen)
 		return 0;
+	if (!r) { /* of a kind that is not kept; others are older than we are, or found no room, which was counted */
+		if (nr_bytes >= rq->__data_len && op_of(rq, nr_bytes) < 0)
+			lose(LOSS_OTHER_REQUEST, 1);
+		return 0;
+	}
 	r->done_bytes += nr_bytes;
 	if (nr_bytes < rq->__data_len) /* a part: the rest follows */
 		return 0;
 	done = *r;
 	bpf_map_delete_elem(&requests, &id);
-	if (!done.issued_ns || now < done.issued_ns || done.issued_ns < done.queued_ns)
+	/* No device saw it: a flush without data ends with the request that the block layer made to flush, and that one is told of. */
+	if (!done.issued_ns)
 		return 0;
+	if (now < done.issued_ns || done.issued_ns < done.queued_ns) {
+		lose(LOSS_UNDERFLOW, 1);
+		return 0;
+	}
 	queued = done.issued_ns - done.queued_ns;
 	device = now - done.issued_ns;
 	bytes = done.op == OP_FLUSH ? 0 : done.done_bytes;

@@ -59,6 +59,7 @@ enum loss {		    /* index into the `losses` map */
 	LOSS_UNDERFLOW,	    /* an interval came out negative */
 	LOSS_NO_STORAGE,    /* no memory for a thread's storage */
 	LOSS_UNSEEN,	    /* a switch or wakeup that no hook told of, found by the thread's next one */
+	LOSS_OTHER_REQUEST, /* a request that is no read, write, flush or discard */
 	LOSS_KINDS,
 };
 

@@ -41,6 +41,9 @@ pub enum Loss {
     Unsampled,
     /// Records of processes outside of the pid namespace that sberf runs in: they have no PID there.
     Elsewhere,
+    /// Block requests that are no reads, writes, flushes or discards (of zones, and what drivers send for themselves): in no number of
+    /// a disk.
+    OtherRequest,
 }
 
 impl Loss {
@@ -64,6 +67,7 @@ impl Loss {
             Loss::Unseen => "switches hidden from tracing",
             Loss::Unsampled => "CPUs not sampled, by tick",
             Loss::Elsewhere => "records from outside of the pid namespace",
+            Loss::OtherRequest => "disk requests of other kinds",
         }
     }
 }

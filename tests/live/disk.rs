@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use sberf::tick::{DiskOp, Hist, State, bucket_mid};
+use sberf::tick::{DiskOp, Hist, Loss, State, bucket_mid};
 
-use crate::machine::{machine, scratch, skipped};
+use crate::machine::{machine, now_ns, scratch, skipped};
 use crate::recording::{Recorded, Recording, merged};
 use crate::workload::Workload;
 
@@ -90,6 +90,27 @@ fn disk_hists(
 ) -> impl Iterator<Item = &Hist> {
     let disks = seen.ticks().flat_map(|tick| &tick.disks).filter(move |disk| disk.dev == dev);
     disks.map(move |disk| which(&disk.ops[DiskOp::Write as usize]))
+}
+
+/// The driver of virtio disks asks them for their serial number each time that somebody does: a request, but none that moves data.
+#[test]
+fn requests_of_other_kinds_are_not_lost_silently() {
+    let Some(_machine) = machine() else { return };
+    let disks = std::fs::read_dir("/sys/block").into_iter().flatten().flatten();
+    let asks = |disk: &PathBuf| disk.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vd"));
+    let Some(serial) = disks.map(|disk| disk.path()).find(asks).map(|disk| disk.join("serial")) else {
+        return skipped("no virtio disk here");
+    };
+    let recording = Recording::start();
+    recording.wait_ticks(1);
+    for _ in 0..20 {
+        if let Err(error) = std::fs::read(&serial) {
+            return skipped(format!("{}: {error}", serial.display()));
+        }
+    }
+    recording.wait_past(now_ns());
+    let seen = recording.stop();
+    assert_eq!(seen.lost(Loss::OtherRequest), 20, "{:?}", seen.losses());
 }
 
 #[test]

@@ -503,5 +503,6 @@ fn loss_key(loss: Loss) -> &'static str {
         Loss::Unseen => "unseen_switches",
         Loss::Unsampled => "unsampled_cpus",
         Loss::Elsewhere => "elsewhere",
+        Loss::OtherRequest => "other_requests",
     }
 }
