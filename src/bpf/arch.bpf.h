@@ -34,9 +34,9 @@ static __always_inline bool was_in_user(struct bpf_perf_event_data *ctx)
 
 /*
  * The number of the system call that a task is in, negative if in none, and its first argument. SYSCALLS if its number says nothing to
- * us: in a program of 32 bits they mean other calls.
+ * us: in a program of 32 bits they mean other calls, and so they do after `int $0x80` in any program.
  */
-static __always_inline long call_of(struct pt_regs *regs, struct user_regs *out, __u32 *argument)
+static __always_inline long call_of(struct task_struct *task, struct pt_regs *regs, struct user_regs *out, __u32 *argument)
 {
 	long nr = (long)regs->orig_ax;
 
@@ -44,7 +44,11 @@ static __always_inline long call_of(struct pt_regs *regs, struct user_regs *out,
 	out->sp = regs->sp;
 	out->fp = regs->bp;
 	*argument = regs->di;
-	return (regs->cs & 0xffff) == USER32_CS && nr >= 0 ? SYSCALLS : nr;
+	if (nr < 0)
+		return nr;
+	if ((regs->cs & 0xffff) == USER32_CS)
+		return SYSCALLS;
+	return bpf_core_field_exists(task->thread_info.status) && task->thread_info.status & TS_COMPAT ? SYSCALLS : nr;
 }
 
 /* The second and third argument of the system call. */
@@ -192,7 +196,7 @@ static __always_inline bool was_in_user(struct bpf_perf_event_data *ctx)
 }
 
 /* `x0` becomes the result and `x8` may hold anything when no call was made: the kernel keeps both beside the registers. */
-static __always_inline long call_of(struct pt_regs *regs, struct user_regs *out, __u32 *argument)
+static __always_inline long call_of(struct task_struct *task, struct pt_regs *regs, struct user_regs *out, __u32 *argument)
 {
 	struct user_pt_regs *user = (void *)regs;
 

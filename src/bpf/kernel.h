@@ -236,7 +236,18 @@ struct thread_struct {
 #endif
 };
 
+#if defined(__TARGET_ARCH_x86)
+/* Of x86 alone. TS_COMPAT: the system call that is under way is one of the 32-bit table, whatever the program is. */
+struct thread_info {
+	unsigned int status;
+};
+#define TS_COMPAT 0x0002
+#endif
+
 struct task_struct {
+#if defined(__TARGET_ARCH_x86)
+	struct thread_info thread_info;
+#endif
 	unsigned int __state;
 	void *stack;
 	unsigned int flags;

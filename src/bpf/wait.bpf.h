@@ -82,7 +82,7 @@ static __always_inline void wait_of(struct task_struct *task, __u32 state, __u32
 		return;
 	}
 	regs = user_regs_in(task);
-	nr = call_of(regs, &user, &wait->fd);
+	nr = call_of(task, regs, &user, &wait->fd);
 	wait->sp = user.sp;
 	wait->fp = user.fp;
 	wait->place = mix(mix(user.pc ^ (user.fp << 24), user.sp), (__u64)nr << 32 | wait->fd);

@@ -216,9 +216,21 @@ fn blocked_throughout_shows_in_every_tick() {
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn a_program_of_32_bits_has_no_made_up_reason() {
+    a_call_of_32_bits_has_no_made_up_reason("narrow", "-m32");
+}
+
+/// The gate to the calls of 32 bits is open to every program.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_call_of_32_bits_in_a_program_of_64_has_no_made_up_reason() {
+    a_call_of_32_bits_has_no_made_up_reason("narrow-gate", "-m64");
+}
+
+#[cfg(target_arch = "x86_64")]
+fn a_call_of_32_bits_has_no_made_up_reason(to: &str, bits: &str) {
     let Some(_machine) = machine() else { return };
-    let flags = ["-m32", "-O2", "-nostdlib", "-static", "-ffreestanding", "-fno-pic"];
-    let program = compile("gcc", "narrow", "narrow", &flags).expect("a C compiler");
+    let flags = [bits, "-O2", "-nostdlib", "-static", "-ffreestanding", "-fno-pic", "-no-pie"];
+    let program = compile("gcc", "narrow", to, &flags).expect("a C compiler");
     let mut child = match Command::new(program).spawn() {
         Ok(child) => child,
         Err(error) => return skipped(format!("this kernel runs no programs of 32 bits: {error}")),
