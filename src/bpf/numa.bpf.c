@@ -12,11 +12,14 @@
 
 #define MAX_CPUS 1024
 
-const volatile __u8 node_of_cpu[MAX_CPUS] = {};
+/* Set before load. */
+const volatile __u16 node_of_cpu[MAX_CPUS] = {}; /* its place among the nodes */
+const volatile __u32 nodes = 1;
 
+/* From × to: `nodes` times `nodes`, set before load. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, MAX_NODES * MAX_NODES);
+	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, __u64);
 } moves SEC(".maps");
@@ -27,13 +30,15 @@ static __always_inline void moved(__u64 from_cpu, __u64 to_cpu)
 	__u32 from, to, index;
 	__u64 *count;
 
-	if (from_cpu >= MAX_CPUS || to_cpu >= MAX_CPUS)
+	if (from_cpu >= MAX_CPUS || to_cpu >= MAX_CPUS) {
+		lose(LOSS_NODE, 1);
 		return;
+	}
 	BOUND(from_cpu, MAX_CPUS - 1);
 	BOUND(to_cpu, MAX_CPUS - 1);
 	from = node_of_cpu[from_cpu];
 	to = node_of_cpu[to_cpu];
-	index = (from & (MAX_NODES - 1)) * MAX_NODES + (to & (MAX_NODES - 1));
+	index = from * nodes + to;
 	count = bpf_map_lookup_elem(&moves, &index);
 	if (count)
 		__sync_fetch_and_add(count, 1);

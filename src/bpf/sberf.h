@@ -9,7 +9,8 @@
 #include "unwind.h"
 
 #define MAX_FRAMES 128 /* of each part, user and kernel */
-#define MAX_NODES 8
+#define NODE_SLOTS 8   /* of a thread, in one interval */
+#define NODE_SHIFT 48  /* a slot: the node above, below ns, of which that is three days */
 #define HIST_CELLS 32	/* of the write-combining cache of a thread's histogram */
 #define PLACES 4	/* where a thread was seen to block: remembered stacks */
 #define STATE_SLOTS 16	/* powers of two: the verifier follows a mask, not a comparison */
@@ -59,6 +60,7 @@ enum loss {		    /* index into the `losses` map */
 	LOSS_UNDERFLOW,	    /* an interval came out negative */
 	LOSS_NO_STORAGE,    /* no memory for a thread's storage */
 	LOSS_UNSEEN,	    /* a switch or wakeup that no hook told of, found by the thread's next one */
+	LOSS_NODE,	    /* a stay on a CPU whose NUMA node was not kept, or a move between nodes */
 	LOSS_OTHER_REQUEST, /* a request that is no read, write, flush or discard */
 	LOSS_KINDS,
 };
@@ -124,7 +126,7 @@ struct acc {
 	__u64 ns[STATE_SLOTS];
 	__u64 max_ns[HIST_KINDS];
 	__u64 sum_ns[HIST_KINDS];
-	__u64 node_ns[MAX_NODES];
+	__u64 node_ns[NODE_SLOTS]; /* by the low bits of the node, see NODE_SHIFT */
 	struct place place[PLACE_SLOTS];
 	struct cell hist[HIST_KINDS][HIST_CELLS];
 	__u32 voluntary;

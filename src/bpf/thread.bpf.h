@@ -103,16 +103,28 @@ static __always_inline __u64 uncharged(struct thread *t, __u64 until)
 	return until - from;
 }
 
+/* A machine may have more nodes than a thread has slots. A thread that runs on two of one slot in one interval is rare, and told of. */
+static __always_inline void charge_node(struct acc *acc, __u64 node, __u64 ns)
+{
+	__u64 at = node, slot;
+
+	BOUND(at, NODE_SLOTS - 1);
+	slot = acc->node_ns[at];
+	if (!(slot << (64 - NODE_SHIFT)))
+		slot = node << NODE_SHIFT;
+	if (slot >> NODE_SHIFT == node)
+		acc->node_ns[at] = slot + ns;
+	else
+		lose(LOSS_NODE, 1);
+}
+
 static __always_inline void charge_on_cpu(struct thread *t, struct acc *acc, __u64 until)
 {
-	__u64 ns = uncharged(t, until), node;
+	__u64 ns = uncharged(t, until);
 
 	acc->ns[ST_ON_CPU] += ns;
-	if (nodes > 1) {
-		node = bpf_get_numa_node_id();
-		BOUND(node, MAX_NODES - 1);
-		acc->node_ns[node] += ns;
-	}
+	if (nodes > 1)
+		charge_node(acc, (__u32)bpf_get_numa_node_id(), ns);
 }
 
 /* Adds [t->charged, until) to the present state. */

@@ -44,6 +44,9 @@ pub enum Loss {
     /// Block requests that are no reads, writes, flushes or discards (of zones, and what drivers send for themselves): in no number of
     /// a disk.
     OtherRequest,
+    /// Stays on a CPU of a NUMA node for which a thread had no slot, because it ran on another of the same slot in the same interval (only
+    /// where there are more than eight nodes): they are counted to the node where it was last. And moves between nodes that are not counted.
+    Node,
 }
 
 impl Loss {
@@ -68,6 +71,7 @@ impl Loss {
             Loss::Unsampled => "CPUs not sampled, by tick",
             Loss::Elsewhere => "records from outside of the pid namespace",
             Loss::OtherRequest => "disk requests of other kinds",
+            Loss::Node => "stays on NUMA nodes",
         }
     }
 }

@@ -9,9 +9,6 @@ use crate::collect::host::Gauges;
 use crate::collect::nodes::{NodeMemories, NodeMemory};
 use crate::tick::{CpuTick, DiskTick, Loss, NodeTick, Tick};
 
-/// Nodes that the kernel side counts, as `MAX_NODES` in `src/bpf/sberf.h`.
-const MAX_NODES: usize = 8;
-
 /// Readers that belong to the machine, each with its last reading.
 pub struct Machine {
     nodes: Vec<(u32, Vec<u32>)>,
@@ -92,7 +89,7 @@ impl Machine {
         let one = self.nodes.len() == 1;
         let memories = self.memories.read();
         let mut nodes: Vec<NodeTick> =
-            memories.iter().enumerate().map(|(index, memory)| node_tick(index, memory, &moves)).collect();
+            (0..).zip(&memories).map(|(index, memory)| node_tick(index, memories.len(), memory, &moves)).collect();
         for thread in &tick.threads {
             if one {
                 nodes.iter_mut().for_each(|node| node.on_cpu_ns += thread.ns.on_cpu());
@@ -106,7 +103,7 @@ impl Machine {
     /// Threads moved between nodes since the last reading, from × to.
     fn moves_since(&mut self, objects: &Objects) -> Vec<u64> {
         let Some(numa) = &objects.numa else { return Vec::new() };
-        let counters = maps::counters(&numa.maps.moves, MAX_NODES * MAX_NODES);
+        let counters = maps::counters(&numa.maps.moves, self.nodes.len() * self.nodes.len());
         let since =
             counters.iter().enumerate().map(|(at, now)| now.saturating_sub(self.moves.get(at).copied().unwrap_or(0)));
         let since = since.collect();
@@ -115,10 +112,10 @@ impl Machine {
     }
 }
 
-/// Node `index` without its on-CPU time. `moves`: from × to, empty where nothing is moved.
-fn node_tick(index: usize, memory: &NodeMemory, moves: &[u64]) -> NodeTick {
-    let moved = |from: usize, to: usize| moves.get(from * MAX_NODES + to).copied().unwrap_or(0);
-    let others = || (0..MAX_NODES).filter(move |&other| other != index);
+/// Node `index` of so many, without its on-CPU time. `moves`: from × to, empty where nothing is moved.
+fn node_tick(index: usize, nodes: usize, memory: &NodeMemory, moves: &[u64]) -> NodeTick {
+    let moved = |from: usize, to: usize| moves.get(from * nodes + to).copied().unwrap_or(0);
+    let others = || (0..nodes).filter(move |&other| other != index);
     NodeTick {
         id: memory.id,
         on_cpu_ns: 0,
@@ -128,5 +125,24 @@ fn node_tick(index: usize, memory: &NodeMemory, moves: &[u64]) -> NodeTick {
         moved_out: others().map(|to| moved(index, to)).sum(),
         numa_hit: memory.numa_hit,
         numa_miss: memory.numa_miss,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // On 20 nodes threads moved: 3 from node 2 to node 18, 1 back.
+    #[test]
+    fn moves_between_many_nodes() {
+        let mut moves = vec![0; 20 * 20];
+        (moves[2 * 20 + 18], moves[18 * 20 + 2]) = (3, 1);
+        let moved = |index| {
+            let node = node_tick(index, 20, &NodeMemory::default(), &moves);
+            (node.moved_in, node.moved_out)
+        };
+        assert_eq!((moved(2), moved(18), moved(10)), ((1, 3), (3, 1), (0, 0)));
+        let none = node_tick(0, 20, &NodeMemory::default(), &[]);
+        assert_eq!((none.moved_in, none.moved_out), (0, 0));
     }
 }

@@ -567,7 +567,7 @@ fn wall_ns() -> u64 {
 }
 
 /// Causes in the order of `enum loss` in `src/bpf/sberf.h`.
-const KERNEL_LOSSES: [Loss; 12] = [
+const KERNEL_LOSSES: [Loss; 13] = [
     Loss::StackMapFull,
     Loss::FrameRingFull,
     Loss::HistMapFull,
@@ -579,6 +579,7 @@ const KERNEL_LOSSES: [Loss; 12] = [
     Loss::Underflow,
     Loss::NoStorage,
     Loss::Unseen,
+    Loss::Node,
     Loss::OtherRequest,
 ];
 

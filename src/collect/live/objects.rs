@@ -496,13 +496,15 @@ fn load_numa(
     let fail = |error: libbpf_rs::Error| refused("NUMA balancing", &error);
     let mut open = numa::NumaSkelBuilder::default().open(place()).map_err(fail)?;
     let rodata = open.maps.rodata_data.as_deref_mut().ok_or("the object for NUMA has no settings")?;
-    for (index, (_, cpus)) in nodes.iter().enumerate() {
+    rodata.nodes = nodes.len() as u32;
+    for (index, (_, cpus)) in (0..).zip(nodes) {
         for &cpu in cpus {
             if let Some(node) = rodata.node_of_cpu.get_mut(cpu as usize) {
-                *node = index as u8;
+                *node = index;
             }
         }
     }
+    open.maps.moves.set_max_entries((nodes.len() * nodes.len()) as u32).map_err(fail)?;
     open.maps.flip.reuse_fd(sched.maps.flip.as_fd()).map_err(fail)?;
     open.maps.losses.reuse_fd(sched.maps.losses.as_fd()).map_err(fail)?;
     open.maps.costs.reuse_fd(sched.maps.costs.as_fd()).map_err(fail)?;

@@ -510,14 +510,22 @@ fn split(ns: &[u64], user_share: f32) -> StateNs {
 }
 
 /// On-CPU time by node. What was still running at the end of the interval is not in the kernel side's sums: it belongs to
-/// the node of its CPU.
+/// the node of its CPU. So does what found its slot taken, which the kernel side counts (`LOSS_NODE`).
 fn by_node(account: &acc, cpu: u32, nodes: &[(u32, Vec<u32>)]) -> Vec<u64> {
-    let mut node_ns: Vec<u64> =
-        nodes.iter().map(|(node, _)| account.node_ns.get(*node as usize).copied().unwrap_or(0)).collect();
+    let mut node_ns = vec![0; nodes.len()];
+    for slot in account.node_ns {
+        let id = (slot >> NODE_SHIFT) as u32;
+        if let Some(at) = nodes.iter().position(|(node, _)| *node == id) {
+            node_ns[at] += slot & ((1 << NODE_SHIFT) - 1);
+        }
+    }
     let rest = account.ns[0].saturating_sub(node_ns.iter().sum());
     add_to_node(&mut node_ns, cpu, nodes, rest);
     node_ns
 }
+
+/// As in `src/bpf/sberf.h`: a slot of a thread's account is of the node above.
+const NODE_SHIFT: u32 = 48;
 
 fn add_to_node(node_ns: &mut [u64], cpu: u32, nodes: &[(u32, Vec<u32>)], ns: u64) {
     let index = nodes.iter().position(|(_, cpus)| cpus.contains(&cpu)).unwrap_or(0);

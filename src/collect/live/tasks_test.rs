@@ -42,3 +42,18 @@ fn word_and_record_of_one_interval_count_once() {
 fn word_that_comes_late_takes_nothing_away() {
     assert_eq!(harvest(vec![record(7, 1, 4)], &bytes_of(7, 1, 5)), [(7, 200)], "both intervals");
 }
+
+// Ten nodes, the first numbered 0 and the last 16, as after some were taken out.
+#[test]
+fn time_goes_to_the_node_where_it_was_spent_whatever_its_number() {
+    let nodes: Vec<(u32, Vec<u32>)> = [0, 1, 2, 3, 4, 5, 6, 7, 9, 16].map(|node| (node, vec![node])).into();
+    let bytes = vec![0; size_of::<acc>()];
+    let mut account: acc = wire::read(&bytes).expect("long enough");
+    account.ns[0] = 1000;
+    account.node_ns[1] = 9 << NODE_SHIFT | 300;
+    account.node_ns[0] = 16 << NODE_SHIFT | 500;
+    account.node_ns[2] = 2 << NODE_SHIFT | 50;
+    assert_eq!(by_node(&account, 3, &nodes), [0, 0, 50, 150, 0, 0, 0, 0, 300, 500], "and what still runs to its CPU's");
+    account.node_ns[0] = 500;
+    assert_eq!(by_node(&account, 3, &nodes), [500, 0, 50, 150, 0, 0, 0, 0, 300, 0]);
+}

@@ -504,5 +504,6 @@ fn loss_key(loss: Loss) -> &'static str {
         Loss::Unsampled => "unsampled_cpus",
         Loss::Elsewhere => "elsewhere",
         Loss::OtherRequest => "other_requests",
+        Loss::Node => "node_stays",
     }
 }
