@@ -1,18 +1,22 @@
 //! Gives out the ids of modules, frames and stacks, and says which are new.
 //!
 //! Memory is bounded: beyond [`MAX_FRAMES`] or [`MAX_STACKS`] everything is forgotten and given new ids when it is seen
-//! again. Ids are never re-used, so what was sent before stays true.
+//! again. Ids are never re-used, so what was sent before stays true; when there are no more, what is new gets the last one, which says so.
 
 use rustc_hash::FxHashMap;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
-use crate::tick::{Frame, FrameId, FrameKind, Module, ModuleId, Names, Stack, StackEnd, StackId, Walk};
+use crate::tick::{
+    Frame, FrameId, FrameKind, Module, ModuleId, ModuleKind, Names, Stack, StackEnd, StackId, Symbol, Walk,
+};
 
 /// About 20 MB of table.
 const MAX_FRAMES: usize = 500_000;
 /// About 12 MB of table.
 const MAX_STACKS: usize = 300_000;
+/// The last id of each kind; the very last number means something else to the model.
+const LAST: u32 = u32::MAX - 1;
 
 /// The tables. Stacks are kept as a 128-bit keyed hash: whoever makes stacks cannot make two that collide.
 pub struct Interner {
@@ -22,6 +26,7 @@ pub struct Interner {
     next_module: u32,
     next_frame: u32,
     next_stack: u32,
+    nameless: u64,
 }
 
 impl Default for Interner {
@@ -33,6 +38,7 @@ impl Default for Interner {
             next_module: 0,
             next_frame: 0,
             next_stack: 0,
+            nameless: 0,
         }
     }
 }
@@ -40,9 +46,9 @@ impl Default for Interner {
 impl Interner {
     /// A new module; whether it is new only the caller can know.
     pub fn module(&mut self, module: Module, names: &mut Names) -> ModuleId {
-        let id = ModuleId(self.next_module);
-        self.next_module += 1;
-        names.modules.push((id, module));
+        let (id, has_own) = give(&mut self.next_module, &mut self.nameless);
+        let id = ModuleId(id);
+        names.modules.push((id, if has_own { module } else { Module { kind: ModuleKind::Note, ..Module::default() } }));
         id
     }
 
@@ -55,8 +61,13 @@ impl Interner {
         if self.frames.len() >= MAX_FRAMES {
             self.forget();
         }
-        let id = FrameId(self.next_frame);
-        self.next_frame += 1;
+        let (id, has_own) = give(&mut self.next_frame, &mut self.nameless);
+        let id = FrameId(id);
+        if !has_own {
+            names.frames.push((id, Frame { module: ModuleId(LAST), offset: 0, kind: FrameKind::Note }));
+            names.symbols.push((id, Symbol { function: NO_MORE.into(), ..Symbol::default() }));
+            return (id, false);
+        }
         self.frames.insert(frame, id);
         names.frames.push((id, frame));
         (id, true)
@@ -69,6 +80,9 @@ impl Interner {
 
     /// What a stack is really, that was sent as something else.
     pub fn replace(&mut self, id: StackId, frames: &[FrameId], end: StackEnd, walk: Walk, names: &mut Names) {
+        if id.0 == LAST {
+            return;
+        }
         self.stacks.entry(self.hash(frames, end)).or_insert(id);
         names.stacks.push((id, Stack { frames: frames.to_vec(), end, walk }));
     }
@@ -89,16 +103,39 @@ impl Interner {
 
     /// An id for a stack that is going to be replaced, so for this one alone.
     pub fn provisional(&mut self, frames: &[FrameId], end: StackEnd, walk: Walk, names: &mut Names) -> StackId {
-        let id = StackId(self.next_stack);
-        self.next_stack += 1;
-        names.stacks.push((id, Stack { frames: frames.to_vec(), end, walk }));
+        let (id, has_own) = give(&mut self.next_stack, &mut self.nameless);
+        let id = StackId(id);
+        let stack = match has_own {
+            true => Stack { frames: frames.to_vec(), end, walk },
+            false => Stack { end: StackEnd::NotTaken, ..Stack::default() },
+        };
+        names.stacks.push((id, stack));
         id
+    }
+
+    /// How many found no id of their own since the last call.
+    pub fn take_nameless(&mut self) -> u64 {
+        std::mem::take(&mut self.nameless)
     }
 
     fn forget(&mut self) {
         self.frames.clear();
         self.stacks.clear();
     }
+}
+
+/// What frames are called that found no id.
+const NO_MORE: &str = "[no more ids]";
+
+/// The next id; false if it is the last one, which all get from then on.
+fn give(next: &mut u32, nameless: &mut u64) -> (u32, bool) {
+    let id = *next;
+    let has_own = id < LAST;
+    match has_own {
+        true => *next += 1,
+        false => *nameless += 1,
+    }
+    (id, has_own)
 }
 
 #[cfg(test)]
@@ -128,5 +165,30 @@ mod tests {
         interner.forget();
         let (again, new) = interner.frame(ModuleId(0), 7, FrameKind::User, &mut names);
         assert!(new && again > first);
+    }
+
+    #[test]
+    fn when_ids_run_out_nothing_new_takes_the_name_of_something_else() {
+        let (mut interner, mut names) = (Interner::default(), Names::default());
+        (interner.next_module, interner.next_frame, interner.next_stack) = (LAST - 1, LAST - 1, LAST - 1);
+        let module = interner.module(Module { path: "a".into(), ..Module::default() }, &mut names);
+        let (frame, _) = interner.frame(module, 1, FrameKind::User, &mut names);
+        let stack = interner.stack(&[frame], StackEnd::Complete, Walk::Tables, &mut names);
+        assert_eq!((module.0, frame.0, stack.0, interner.take_nameless()), (LAST - 1, LAST - 1, LAST - 1, 0));
+        for more in 2..5 {
+            let other = interner.module(Module { path: "b".into(), ..Module::default() }, &mut names);
+            let (frame, new) = interner.frame(other, more, FrameKind::User, &mut names);
+            assert_eq!((other.0, frame.0, new), (LAST, LAST, false));
+            let stack = interner.stack(&[frame; 2], StackEnd::Complete, Walk::Tables, &mut names);
+            assert_eq!(stack.0, LAST);
+            interner.replace(stack, &[frame], StackEnd::Complete, Walk::Tables, &mut names);
+        }
+        let last =
+            |names: &Names| names.stacks.iter().filter(|(id, _)| id.0 == LAST).all(|(_, of)| of.frames.is_empty());
+        assert!(last(&names), "none of them is told as another");
+        assert!(names.frames.iter().filter(|(id, _)| id.0 == LAST).all(|(_, of)| of.kind == FrameKind::Note));
+        assert_eq!(interner.take_nameless(), 7, "modules, frames, and a stack that they all share");
+        assert_eq!(interner.stack(&[FrameId(LAST - 1)], StackEnd::Complete, Walk::Tables, &mut names), stack);
+        assert_eq!(interner.frame(module, 1, FrameKind::User, &mut names), (FrameId(LAST - 1), false));
     }
 }

@@ -287,9 +287,9 @@ impl Resolver {
         self.spaces.fork(child, parent);
     }
 
-    /// Frames whose names could not be asked for, since the last call: more came at once than is kept waiting.
+    /// Frames whose names could not be asked for, since the last call: more came at once than is kept waiting. And what found no id.
     pub fn take_unasked(&mut self) -> u64 {
-        std::mem::take(&mut self.unasked)
+        std::mem::take(&mut self.unasked) + self.interner.take_nameless()
     }
 
     /// What the worker has done.
