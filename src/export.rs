@@ -9,7 +9,7 @@ use std::time::Duration;
 use sberf::collect::capture::Pace;
 use sberf::model::folded::{self, FoldedLens};
 use sberf::model::{Limits, Model, TreeLens, TreeQuery, Window, json};
-use sberf::tick::{Batch, Frame, FrameId, ProcessKey, Session};
+use sberf::tick::{Batch, Frame, FrameId, Grade, ProcessKey, Session, SignalKind, signal};
 
 use crate::cli::{Export, Format, Lens, Observe, Top, Unwind, WALKS_PER_S};
 use crate::command::{self, Running};
@@ -184,10 +184,18 @@ impl Stacks {
             Lens::Runnable => "time waiting for a CPU",
             Lens::Wall => "time",
         };
-        match pid {
+        let said = match pid {
             Some(pid) if self.model.processes().next().is_none() => format!("nothing to write: no process {pid}"),
             Some(pid) => format!("nothing to write: process {pid} has no {what}"),
             None => format!("nothing to write: no {what}"),
+        };
+        let signals = &self.model.session().signals;
+        match signal(signals, SignalKind::Samples).filter(|samples| samples.grade() == Grade::Missing) {
+            Some(missing) if lens == Lens::OnCpu => match missing.lack() {
+                Some(lack) => format!("{said}: {lack}"),
+                None => said,
+            },
+            _ => said,
         }
     }
 }

@@ -151,6 +151,23 @@ fn a_perf_event_that_cannot_be_opened_is_told_of_once_and_tried_again() {
     assert!(samples.iter().skip(2).sum::<u64>() >= 5, "{samples:?}");
 }
 
+#[test]
+fn a_rate_that_the_kernel_does_not_allow_is_said_with_its_limit() {
+    let Some(_machine) = machine() else { return };
+    let _limit = match RateLimit::set(1000) {
+        Ok(limit) => limit,
+        Err(error) => return skipped(format!("{RATE_LIMIT}: {error}")),
+    };
+    let recording = start(|options| options.rate_hz = 4000);
+    recording.wait_ticks(1);
+    let seen = recording.stop();
+    let off = seen.session.lenses.iter().find(|lens| lens.name == "oncpu").and_then(|lens| lens.off.as_deref());
+    let off = off.expect("samples cannot be taken");
+    for said in ["4000 samples", "perf_event_max_sample_rate, 1000", "-F 1000", "perf_event_max_sample_rate=4000"] {
+        assert!(off.contains(said), "{said:?} in {off}");
+    }
+}
+
 fn lost(tick: &Tick, cause: Loss) -> u64 {
     tick.losses.iter().find(|(loss, _)| *loss == cause).map_or(0, |&(_, count)| count)
 }

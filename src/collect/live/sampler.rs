@@ -36,7 +36,9 @@ impl Events {
         let first = cpus.first().copied().unwrap_or(0);
         let (kind, no_cycles) = match open(&Sampler::Cycles(rate_hz), first) {
             Ok(_) => (Sampler::Cycles(rate_hz), None),
-            Err(error) => (Sampler::CpuClock(rate_hz), Some(refusal("perf_event_open of hardware cycles", &error))),
+            Err(error) => {
+                (Sampler::CpuClock(rate_hz), Some(refusal("perf_event_open of hardware cycles", &error, rate_hz)))
+            }
         };
         let mut events = Events { kind, no_cycles, rate_hz, events: BTreeMap::new() };
         match events.open_missing(program, cpus.iter().copied()) {
@@ -118,7 +120,9 @@ impl Event {
         let fd = match open(kind, cpu) {
             Ok(event) => event.into_raw_fd(),
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Ok(None),
-            Err(error) => return Err(refusal(&format!("opening a perf event on CPU {cpu}"), &error)),
+            Err(error) => {
+                return Err(refusal(&format!("opening a perf event on CPU {cpu}"), &error, rate_of(kind)));
+            }
         };
         // The link owns the descriptor from here on, also when attaching fails.
         let link = program
@@ -187,8 +191,15 @@ impl Live {
     }
 }
 
-fn refusal(what: &str, error: &io::Error) -> Refusal {
-    Privileges::read().explain_perf(what, error.raw_os_error().unwrap_or(libc::EIO))
+fn rate_of(kind: &Sampler) -> u32 {
+    match *kind {
+        Sampler::Cycles(hz) | Sampler::CpuClock(hz) => hz,
+        Sampler::Off => 0,
+    }
+}
+
+fn refusal(what: &str, error: &io::Error, rate_hz: u32) -> Refusal {
+    Privileges::read().explain_perf(what, error.raw_os_error().unwrap_or(libc::EIO), rate_hz)
 }
 
 fn open(kind: &Sampler, cpu: u32) -> io::Result<OwnedFd> {

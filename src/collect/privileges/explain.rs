@@ -77,10 +77,25 @@ impl Privileges {
         self.pid_namespace.then(|| Refusal::new(why, remedy))
     }
 
-    /// Why a perf event was refused.
-    pub fn explain_perf(&self, what: &str, errno: i32) -> Refusal {
+    /// Why a perf event was refused that was to sample `rate_hz` times per second.
+    pub fn explain_perf(&self, what: &str, errno: i32, rate_hz: u32) -> Refusal {
         let denied = matches!(errno, libc::EPERM | libc::EACCES);
-        let (why, remedy) = match errno {
+        let (why, remedy) = match (errno, self.perf_event_max_sample_rate) {
+            // The kernel lowers it by itself when its interrupts take long.
+            (libc::EINVAL, Some(most)) if i64::from(rate_hz) > most => {
+                let why =
+                    format!("{rate_hz} samples per second are more than kernel.perf_event_max_sample_rate, {most}");
+                (why, format!("-F {most} or less, or sysctl kernel.perf_event_max_sample_rate={rate_hz}"))
+            }
+            _ => self.why_no_event(denied, errno),
+        };
+        let said = words(errno);
+        let why = if why.is_empty() { format!("{what}: {said}") } else { format!("{why} ({what}: {said})") };
+        Refusal { why, errno: Some(errno), remedy }
+    }
+
+    fn why_no_event(&self, denied: bool, errno: i32) -> (String, String) {
+        match errno {
             _ if denied && !self.has(CAP_PERFMON) => {
                 let paranoid = self.perf_event_paranoid.map_or("?".into(), |level| level.to_string());
                 let (why, remedy) = self.lacks(&[CAP_PERFMON]);
@@ -95,10 +110,7 @@ impl Privileges {
             libc::EBUSY => ("the counter is taken, by the NMI watchdog or another profiler".into(), String::new()),
             libc::EMFILE => ("too many files are open".into(), "ulimit -n 4096".into()),
             _ => (String::new(), String::new()),
-        };
-        let said = words(errno);
-        let why = if why.is_empty() { format!("{what}: {said}") } else { format!("{why} ({what}: {said})") };
-        Refusal { why, errno: Some(errno), remedy }
+        }
     }
 
     /// Why addresses of the kernel are hidden.
@@ -268,7 +280,7 @@ mod tests {
         }
         assert!(without(CAP_SYSLOG).explain_kernel_addresses().why.starts_with("CAP_SYSLOG missing"));
         let perf = Privileges { perf_event_paranoid: Some(2), ..without(CAP_PERFMON) };
-        assert!(perf.explain_perf("cpu-clock", libc::EACCES).why.contains("kernel.perf_event_paranoid is 2"));
+        assert!(perf.explain_perf("cpu-clock", libc::EACCES, 99).why.contains("kernel.perf_event_paranoid is 2"));
     }
 
     #[test]
@@ -289,6 +301,21 @@ mod tests {
     }
 
     #[test]
+    fn a_rate_above_the_limit_names_it_and_both_remedies() {
+        let limited = |most| Privileges { perf_event_max_sample_rate: most, ..with(ALL) };
+        let said = |most, rate_hz| limited(most).explain_perf("cpu-clock", libc::EINVAL, rate_hz).to_string();
+        assert_eq!(
+            said(Some(1000), 4999),
+            "4999 samples per second are more than kernel.perf_event_max_sample_rate, 1000 (cpu-clock: Invalid argument); \
+             -F 1000 or less, or sysctl kernel.perf_event_max_sample_rate=4999"
+        );
+        // Refused for another reason.
+        for (most, rate_hz) in [(Some(1000), 1000), (Some(100_000), 4999), (None, 4999)] {
+            assert_eq!(said(most, rate_hz), "cpu-clock: Invalid argument", "{most:?} {rate_hz}");
+        }
+    }
+
+    #[test]
     fn other_reasons_are_named() {
         let all = || with(ALL);
         assert!(bpf(&Privileges { btf: false, ..all() }, libc::ESRCH).contains("CONFIG_DEBUG_INFO_BTF=y"));
@@ -301,7 +328,7 @@ mod tests {
         assert!(bpf(&old, libc::EPERM).contains("RLIMIT_MEMLOCK is 64 KiB"));
         assert!(bpf(&all(), libc::EACCES).contains("verifier"), "not a capability");
         assert_eq!(bpf(&all(), libc::EINVAL), "loading");
-        assert!(all().explain_perf("cycles", libc::ENOENT).why.contains("no PMU"));
+        assert!(all().explain_perf("cycles", libc::ENOENT, 99).why.contains("no PMU"));
         let hidden = Privileges { kptr_restrict: Some(2), ..all() };
         assert!(hidden.explain_kernel_addresses().to_string().contains("kptr_restrict=1"));
     }

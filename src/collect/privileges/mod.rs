@@ -87,6 +87,8 @@ pub struct Privileges {
     pub proc_from_above: bool,
     /// `kernel.perf_event_paranoid`.
     pub perf_event_paranoid: Option<i64>,
+    /// `kernel.perf_event_max_sample_rate`.
+    pub perf_event_max_sample_rate: Option<i64>,
     /// `kernel.unprivileged_bpf_disabled`.
     pub unprivileged_bpf_disabled: Option<i64>,
     /// `kernel.kptr_restrict`.
@@ -127,6 +129,7 @@ impl Privileges {
             pid_namespace: host::in_pid_namespace() == Some(true),
             proc_from_above: host::own_pid() != std::process::id(),
             perf_event_paranoid: setting("perf_event_paranoid"),
+            perf_event_max_sample_rate: setting("perf_event_max_sample_rate"),
             unprivileged_bpf_disabled: setting("unprivileged_bpf_disabled"),
             kptr_restrict: setting("kptr_restrict"),
             lockdown: read_bounded("/sys/kernel/security/lockdown", 256).map_or(Lockdown::None, |text| lockdown(&text)),
