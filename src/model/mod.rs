@@ -240,11 +240,6 @@ impl Model {
         self.processes.len()
     }
 
-    /// How many threads there are, with those that exited within `Limits::keep_exited`.
-    pub fn thread_count(&self) -> usize {
-        self.threads.len()
-    }
-
     /// A process, live or recently exited.
     pub fn process(&self, key: ProcessKey) -> Option<&Process> {
         self.processes.get(key).map(|entry| &entry.process)
