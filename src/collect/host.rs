@@ -114,6 +114,7 @@ impl Gauges {
         let mut host = self.memory.as_mut().and_then(Reread::read).map_or_else(Host::default, parse_meminfo);
         host.load = self.load.as_mut().and_then(Reread::read).map_or([0.0; 3], parse_loadavg);
         host.uptime_ns = now_ns(ClockId::Boottime);
+        host.boot_offset_ns = boot_offset_ns();
         host
     }
 }

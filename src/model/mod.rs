@@ -289,6 +289,14 @@ impl Model {
         &self.host
     }
 
+    /// CLOCK_BOOTTIME minus CLOCK_MONOTONIC now: turns start times of tasks into ages. A suspended machine makes it more.
+    pub fn boot_offset_ns(&self) -> u64 {
+        match self.host.boot_offset_ns {
+            0 => self.session.boot_offset_ns,
+            told => told,
+        }
+    }
+
     /// What observing cost in the newest tick.
     pub fn cost(&self) -> &Cost {
         &self.cost

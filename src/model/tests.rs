@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::story::{MS, SECOND, facts, model, process, thread, thread_key, tick};
 use super::*;
-use crate::tick::{FrameId, Hist, Lens, Life, Names, Stack, StackEnd, StackId, StackWeight, State, Tick};
+use crate::tick::{FrameId, Hist, Host, Lens, Life, Names, Stack, StackEnd, StackId, StackWeight, State, Tick};
 
 fn threads(nth: u64, threads: Vec<crate::tick::ThreadTick>) -> Tick {
     Tick { threads, ..tick(nth) }
@@ -141,4 +141,15 @@ fn a_stack_that_proves_complete_counts_as_that() {
         model.learn(Names { stacks: vec![(StackId(1), whole.clone())], ..Names::default() });
         assert_eq!(complete(&model), Some((5, 5)));
     }
+}
+
+#[test]
+fn a_machine_that_was_suspended_makes_what_runs_older() {
+    let mut model = model();
+    assert_eq!(model.boot_offset_ns(), model.session().boot_offset_ns, "as long as no tick tells");
+    let told = Tick { host: Host { boot_offset_ns: 3 * SECOND, ..Host::default() }, ..tick(0) };
+    model.apply(told);
+    assert_eq!(model.boot_offset_ns(), 3 * SECOND);
+    model.apply(tick(1));
+    assert_eq!(model.boot_offset_ns(), model.session().boot_offset_ns, "as in captures that do not know of it");
 }

@@ -628,4 +628,6 @@ pub struct Host {
     pub swap_free: u64,
     /// Since boot.
     pub uptime_ns: u64,
+    /// CLOCK_BOOTTIME minus CLOCK_MONOTONIC: the time that the machine was suspended. 0: as in [`Session::boot_offset_ns`].
+    pub boot_offset_ns: u64,
 }

@@ -192,7 +192,7 @@ fn identity(process: &Process, model: &Model, add: &mut impl FnMut(&'static str,
     let user = model.user(facts.uid).unwrap_or("no name");
     add("user", &format!("{user} (uid {})", facts.uid));
     if let Some(span) = model.span() {
-        let now = span.end_ns.saturating_add(model.session().boot_offset_ns);
+        let now = span.end_ns.saturating_add(model.boot_offset_ns());
         add("started", &format!("{} ago", format::age(now.saturating_sub(process.key.start_ns))));
         if let Some(exit) = process.exited {
             let ago = format::age(span.end_ns.saturating_sub(exit.at_ns));

@@ -294,7 +294,7 @@ fn about(process: &Process, model: &Model) -> String {
     if process.exited.is_none()
         && let Some(span) = model.span()
     {
-        let age = span.end_ns.saturating_add(model.session().boot_offset_ns).saturating_sub(process.key.start_ns);
+        let age = span.end_ns.saturating_add(model.boot_offset_ns()).saturating_sub(process.key.start_ns);
         parts.push(format!("up {}", format::age(age)));
     }
     parts.extend(

@@ -442,6 +442,7 @@ impl Machine {
             swap_total: 1024 * MIB,
             swap_free: 1000 * MIB,
             uptime_ns,
+            boot_offset_ns: 0,
         }
     }
 }

@@ -138,7 +138,7 @@ impl ProcfsOnly {
         let mut tick = Tick { span, cpus: self.cpus(), names: std::mem::take(&mut self.names), ..Tick::default() };
         let late = self.schedule();
         // Whoever descends from a process that is followed is known only once all were read.
-        let pass = self.threads.pass(span, self.session.boot_offset_ns, |_| true);
+        let pass = self.threads.pass(span, host::boot_offset_ns(), |_| true);
         self.watched.adopt(pass.leaders.iter().map(|leader| (leader.key.tgid, leader.ppid)));
         tick.threads = pass.threads;
         tick.threads.retain(|thread| self.watched.wants(thread.process));

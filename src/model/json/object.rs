@@ -51,6 +51,7 @@ struct HostObject<'a> {
     swap_total_bytes: u64,
     swap_free_bytes: u64,
     uptime_ns: u64,
+    boot_offset_ns: u64,
 }
 
 #[derive(Serialize)]
@@ -313,6 +314,7 @@ fn host(model: &Model) -> HostObject<'_> {
         swap_total_bytes: host.swap_total,
         swap_free_bytes: host.swap_free,
         uptime_ns: host.uptime_ns,
+        boot_offset_ns: model.boot_offset_ns(),
     }
 }
 

@@ -234,7 +234,7 @@ fn moment(subject: Subject<'_>, model: &Model) -> String {
         None => return String::new(),
     };
     let start_ns = subject.thread.map_or(process.key.start_ns, |thread| thread.key.start_ns);
-    let uptime_ns = model.newest_ns().saturating_add(model.session().boot_offset_ns);
+    let uptime_ns = model.newest_ns().saturating_add(model.boot_offset_ns());
     format!("{word}, began {} ago", format::age(uptime_ns.saturating_sub(start_ns)))
 }
 
@@ -243,7 +243,7 @@ fn draw_command(row: &Row, subject: Subject<'_>, frame: &Frame<'_>, line: Rect, 
     let width = usize::from(slot.width);
     let lead = format::width(&row.lead);
     let cells = width.saturating_sub(lead);
-    let end = label::end(subject.process, frame.model.session().boot_offset_ns, cells);
+    let end = label::end(subject.process, frame.model.boot_offset_ns(), cells);
     // How it ended is worth more than the end of its arguments.
     let room = cells.saturating_sub(format::width(&end));
     let (text, style) = match (row.id, subject.thread) {
