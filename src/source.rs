@@ -1,6 +1,7 @@
 //! Which source the command line means, and the filter by PID for those that cannot filter themselves.
 
 use std::collections::HashSet;
+use std::ffi::OsString;
 use std::path::Path;
 
 use crossbeam_channel::Receiver;
@@ -50,9 +51,35 @@ fn options(observe: &Observe, follow: Option<u32>) -> Result<LiveOptions, Failur
         walks_per_s: observe.walks,
         max_overhead: (observe.max_overhead < 100.0).then_some(observe.max_overhead / 100.0),
         by_tables: observe.unwind == Unwind::Table,
-        command: std::env::args().collect::<Vec<_>>().join(" "),
+        command: command_line(std::env::args_os()),
         ..LiveOptions::default()
     })
+}
+
+/// Bytes of a command line that are kept: it stands in every line of JSON.
+const COMMAND_BYTES: usize = 4096;
+
+/// Arguments as one would type them into a shell.
+fn command_line(args: impl Iterator<Item = OsString>) -> String {
+    let mut line = String::new();
+    for arg in args {
+        let arg = arg.to_string_lossy();
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        let is_plain = |char: char| char.is_alphanumeric() || "_-+=:,./@%^".contains(char);
+        match !arg.is_empty() && arg.chars().all(is_plain) {
+            true => line.push_str(&arg),
+            false => line.extend(["'", &arg.replace('\'', r"'\''"), "'"]),
+        }
+        if line.len() > COMMAND_BYTES {
+            let end = (0..=COMMAND_BYTES).rev().find(|&at| line.is_char_boundary(at));
+            line.truncate(end.unwrap_or(0));
+            line.push('…');
+            break;
+        }
+    }
+    line
 }
 
 /// The PID of the process that is meant: that PID, or if none has it, the only process that has it in its own pid namespace.
@@ -138,5 +165,23 @@ impl<S: Source> Source for Only<S> {
             self.keep(tick);
         }
         Ok(batch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
+    use super::*;
+
+    #[test]
+    fn a_command_line_can_be_typed_again() {
+        let line = |args: &[&str]| command_line(args.iter().map(OsString::from));
+        assert_eq!(line(&["sberf", "top", "-d", "0.5", "--", "sh", "-c", "a b"]), "sberf top -d 0.5 -- sh -c 'a b'");
+        assert_eq!(line(&["sberf", "", "it's", "$HOME"]), r"sberf '' 'it'\''s' '$HOME'");
+        let odd = OsString::from_vec(b"/tmp/\xff".to_vec());
+        assert_eq!(command_line([odd].into_iter()), "'/tmp/\u{fffd}'");
+        let long = line(&["é".repeat(5000).as_str(), "more"]);
+        assert!(long.len() < COMMAND_BYTES + 8 && long.ends_with('…'), "{}", long.len());
     }
 }
