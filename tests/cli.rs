@@ -359,6 +359,8 @@ fn json_live_and_recorded_at_once() {
     assert!(output.status.success() && output.stderr.is_empty(), "{}", text(&output.stderr));
     let ticks = valid_ticks(&output.stdout);
     assert_eq!(ticks.len(), 3);
+    let command = ticks[0]["session"]["command"].as_str().unwrap();
+    assert!(command.ends_with("top --json --count 3 -d 0.3 --write x.sberf"), "{command}");
     let (recorded, end) = common::read_capture(&dir.path().join("x.sberf"));
     assert!(recorded >= 3 && end.is_ok(), "{recorded} {end:?}");
     // What was recorded says the same as what was seen.

@@ -7,13 +7,14 @@ use super::time::rfc3339;
 use super::watch::{self, CheckObject, GovernorObject};
 use crate::model::{IoTotals, Model, Process, Totals};
 use crate::tick::{
-    Basis, CpuTick, DiskOp, DiskOpTick, DiskTick, Event, Grade, Hist, Life, Loss, NodeTick, ProcessKey, Session,
-    Signal, SignalKind, SlowRequest, Span, State, StateNs, ThreadKey, is_missing, signal,
+    Basis, CpuTick, DiskOp, DiskOpTick, DiskTick, Event, Grade, Hist, Life, Loss, NodeTick, ProcessKey, Sampler,
+    Session, Signal, SignalKind, SlowRequest, Span, State, StateNs, ThreadKey, is_missing, signal,
 };
 
 #[derive(Serialize)]
 pub struct TickObject<'a> {
     schema: &'static str,
+    session: SessionObject<'a>,
     basis: &'static str,
     signals: Signals<'a>,
     span: SpanObject,
@@ -29,6 +30,22 @@ pub struct TickObject<'a> {
     /// `null` without a budget.
     governor: Option<GovernorObject>,
     checks: Vec<CheckObject>,
+}
+
+#[derive(Serialize)]
+struct SessionObject<'a> {
+    version: &'a str,
+    command: &'a str,
+    started: String,
+    interval_ns: u64,
+    /// `null` where nothing is sampled.
+    sampler: Option<SamplerObject>,
+}
+
+#[derive(Serialize)]
+struct SamplerObject {
+    by: &'static str,
+    rate_hz: u32,
 }
 
 #[derive(Serialize)]
@@ -274,6 +291,7 @@ pub fn tick(model: &Model) -> TickObject<'_> {
     let has = Has::of(session);
     TickObject {
         schema: "sberf.tick/1",
+        session: session_object(session),
         basis: match session.basis {
             Basis::Bpf => "bpf",
             Basis::Procfs => "procfs",
@@ -291,6 +309,22 @@ pub fn tick(model: &Model) -> TickObject<'_> {
         cost: cost::object(model.cost()),
         governor: model.watch().governor.as_ref().map(watch::governor),
         checks: model.watch().checks.iter().map(watch::check).collect(),
+    }
+}
+
+/// What was observed, by what: the same in each line.
+fn session_object(session: &Session) -> SessionObject<'_> {
+    let sampler = match session.sampler {
+        Sampler::Off => None,
+        Sampler::Cycles(rate_hz) => Some(SamplerObject { by: "cycles", rate_hz }),
+        Sampler::CpuClock(rate_hz) => Some(SamplerObject { by: "cpu-clock", rate_hz }),
+    };
+    SessionObject {
+        version: &session.version,
+        command: &session.command,
+        started: rfc3339(session.started_wall_ns),
+        interval_ns: session.interval_ns,
+        sampler,
     }
 }
 

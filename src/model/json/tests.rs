@@ -4,7 +4,9 @@ use serde_json::Value;
 
 use super::*;
 use crate::model::story::{MS, SECOND, facts, model, names, process, thread, tick, weight};
-use crate::tick::{CpuTick, DiskTick, Event, Hist, Lens, Life, Loss, NodeTick, ProgramCost, SlowRequest, State, Tick};
+use crate::tick::{
+    CpuTick, DiskTick, Event, Hist, Lens, Life, Loss, NodeTick, ProgramCost, Sampler, Session, SlowRequest, State, Tick,
+};
 
 const SCHEMA: &str = include_str!("../../../assets/tick.schema.json");
 
@@ -76,6 +78,27 @@ fn it_says_what_went_in() {
     assert_eq!(object["events"].as_array().map(Vec::len), Some(3));
     assert_eq!(object["cost"]["bpf_ns"], 500);
     assert_eq!(object["slow_requests"][0]["op"], "flush");
+}
+
+#[test]
+fn it_says_who_observed_and_how() {
+    let session = Session {
+        version: "0.1.0".into(),
+        command: "sberf top --json -- sh -c 'a\x1b[31m'".into(),
+        interval_ns: SECOND,
+        started_wall_ns: 1_793_000_000 * SECOND,
+        sampler: Sampler::CpuClock(99),
+        ..Session::default()
+    };
+    let mut model = Model::new(session, crate::model::Limits::default());
+    model.apply(full());
+    let object = object(&model);
+    validate(&object);
+    let expected = serde_json::json!({
+        "version": "0.1.0", "command": "sberf top --json -- sh -c 'a\x1b[31m'", "started": "2026-10-26T07:33:20.000Z",
+        "interval_ns": SECOND, "sampler": {"by": "cpu-clock", "rate_hz": 99},
+    });
+    assert_eq!(object["session"], expected);
 }
 
 #[test]
