@@ -300,6 +300,8 @@ pub enum Lens {
     Runnable,
     /// All wall time: samples scaled to the exact on-CPU time, blocked, runnable; weights are ns
     Wall,
+    /// The part of blocked that waits for a disk; weights are ns. Writes that the kernel does later make nobody wait
+    Io,
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

@@ -166,6 +166,7 @@ impl Stacks {
             Lens::Blocked => FoldedLens::Blocked,
             Lens::Runnable => FoldedLens::Runnable,
             Lens::Wall => FoldedLens::Wall,
+            Lens::Io => FoldedLens::Io,
         };
         let mut write = |key| folded::write(output, &self.model, lens, key, Window::All).map(|counts| counts.lines);
         // Nobody else's stacks are in the model, and the id may have been used more than once.
@@ -183,6 +184,7 @@ impl Stacks {
             Lens::Blocked => "blocked time",
             Lens::Runnable => "time waiting for a CPU",
             Lens::Wall => "time",
+            Lens::Io => "time blocked for a disk",
         };
         let said = match pid {
             Some(pid) if self.model.processes().next().is_none() => format!("nothing to write: no process {pid}"),

@@ -157,6 +157,7 @@ fn folded_export_weighs_what_the_capture_holds() {
     assert_eq!(sum("on-cpu"), told.samples);
     assert_eq!(sum("runnable"), told.runnable_ns);
     assert_eq!(sum("blocked"), told.blocked_ns);
+    assert!(told.disk_ns > 0 && sum("io") == told.disk_ns, "{} of {}", sum("io"), told.disk_ns);
     let wall = sum("wall");
     assert!(wall.abs_diff(told.wall_ns) <= told.wall_ns / 1000, "{wall} of {}", told.wall_ns);
 }
@@ -193,7 +194,7 @@ fn export_to_a_file() {
 #[test]
 fn flame_graph_tools_read_it() {
     let dir = common::demo();
-    for lens in ["on-cpu", "blocked", "runnable", "wall"] {
+    for lens in ["on-cpu", "blocked", "runnable", "wall", "io"] {
         let output = run(dir.path(), &["export", "demo.sberf", "--lens", lens]).stdout;
         let lines = text(&output);
         let mut svg = Vec::new();

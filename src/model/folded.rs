@@ -22,6 +22,8 @@ pub enum FoldedLens {
     Runnable,
     /// All wall time, ns; a frame per state after the process.
     Wall,
+    /// Of the blocked time, what waited for a disk, ns.
+    Io,
 }
 
 /// What was written.
@@ -48,17 +50,26 @@ pub fn write(
         FoldedLens::Blocked => write_tree(out, &tree(TreeLens::Blocked), 0),
         FoldedLens::Wall => write_tree(out, &tree(TreeLens::All), 0),
         FoldedLens::Runnable => write_runnable(out, model, process, window),
+        FoldedLens::Io => {
+            let tree = tree(TreeLens::Blocked);
+            write_lines(out, &tree, |index, _| tree.nodes[index].state == Some(State::Disk))
+        }
     }
 }
 
 /// Writes the node `at` (0: everything) of a tree and what is below it, each with its whole path. An inverted tree gives
 /// inverted lines. Fails only if `out` does.
 pub fn write_tree(out: &mut impl Write, tree: &CallTree, at: u32) -> io::Result<Counts> {
+    write_lines(out, tree, |_, path| path.contains(&(at as usize)))
+}
+
+/// Writes the nodes that are wanted, by index and the indices up to the root.
+fn write_lines(out: &mut impl Write, tree: &CallTree, wanted: impl Fn(usize, &[usize]) -> bool) -> io::Result<Counts> {
     let mut counts = Counts::default();
     let mut line = String::new();
     for (index, node) in tree.nodes.iter().enumerate().filter(|(_, node)| node.self_weight > 0) {
         let path = path(tree, index);
-        if !path.contains(&(at as usize)) {
+        if !wanted(index, &path) {
             continue;
         }
         line.clear();
@@ -199,6 +210,29 @@ mod tests {
         assert_eq!(weight(FoldedLens::Wall), 1000 * MS);
         let (text, _) = folded(&model, FoldedLens::Runnable, Some(process(7)));
         assert_eq!(text, "e:vil\\n9_9;[preempted] 20000000\n");
+    }
+
+    #[test]
+    fn waits_for_a_disk_are_part_of_the_blocked_ones() {
+        let mut model = model();
+        let stacks: [&[&str]; 2] = [&["main", "read"], &["main", "lock"]];
+        model.apply(Tick {
+            names: names(&["main", "read", "lock"], &stacks),
+            processes: vec![facts(7, "db")],
+            threads: vec![thread(7, 7, &[(State::Disk, 600 * MS), (State::Lock, 400 * MS)])],
+            stacks: vec![
+                weight(7, Lens::Blocked(State::Disk), 0, 500 * MS),
+                weight(7, Lens::Blocked(State::Lock), 1, 400 * MS),
+            ],
+            ..tick(0)
+        });
+        let lines = "db;[disk];[stack not taken] 100000000\ndb;[disk];main;read 500000000\n";
+        for whose in [None, Some(process(7))] {
+            let (text, counts) = folded(&model, FoldedLens::Io, whose);
+            assert_eq!(text, lines);
+            assert_eq!(counts.weight, 600 * MS, "exact, with what no stack is known of");
+        }
+        assert_eq!(folded(&hostile(), FoldedLens::Io, None).0, "");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use sberf::collect::Source;
 use sberf::collect::capture::{Reader, Writer};
 use sberf::collect::invented::{Invented, Invention};
-use sberf::tick::{Batch, Lens, Tick};
+use sberf::tick::{Batch, Lens, State, Tick};
 
 /// A directory with a capture `demo.sberf` of 30 ticks.
 pub fn demo() -> tempfile::TempDir {
@@ -79,6 +79,7 @@ pub struct Sums {
     pub wall_ns: u64,
     pub runnable_ns: u64,
     pub blocked_ns: u64,
+    pub disk_ns: u64,
 }
 
 impl Sums {
@@ -99,6 +100,7 @@ impl Sums {
                 sums.wall_ns += thread.ns.total();
                 sums.runnable_ns += thread.ns.runnable();
                 sums.blocked_ns += thread.ns.blocked();
+                sums.disk_ns += thread.ns[State::Disk];
             }
             let stacks = tick.stacks.iter().filter(|stack| wanted(stack.process.tgid));
             sums.samples += stacks.filter(|stack| stack.lens == Lens::OnCpu).map(|stack| stack.weight).sum::<u64>();
