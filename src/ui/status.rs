@@ -233,7 +233,8 @@ fn lost<'a>(model: &Model, roomy: bool, theme: &Theme) -> Vec<Span<'a>> {
 fn weighs(loss: Loss, count: u64, model: &Model) -> bool {
     let machine = model.machine();
     let of = match loss {
-        Loss::Evicted => return false,
+        // Requests of other kinds would be in no number that is shown.
+        Loss::Evicted | Loss::OtherRequest => return false,
         Loss::Unseen => machine.voluntary.saturating_add(machine.involuntary).saturating_add(machine.wakeups),
         _ => 0,
     };

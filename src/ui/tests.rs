@@ -18,7 +18,7 @@ use super::{Action, Command, Outcome, Pane, Target, Theme, places};
 use crate::collect::Source;
 use crate::collect::invented::{Invented, Invention};
 use crate::model::{Limits, Model};
-use crate::tick::{Loss, ProcessFacts, Sampler, ThreadTick};
+use crate::tick::{Loss, ProcessFacts, Sampler, ThreadTick, Tick};
 
 const NOW: Duration = Duration::from_secs(9);
 
@@ -421,16 +421,19 @@ fn a_replay_says_so_and_keeps_its_interval() {
 
 #[test]
 fn the_status_owns_up_to_losses() {
-    let mut tick = busy(1);
-    tick.losses = vec![(Loss::StackMapFull, 1_402), (Loss::Torn, 1)];
-    let model = model_of([tick]);
-    let mut app = App::new(Theme::default(), Options::default());
-    app.on_tick(&model, NOW);
-    let buf = drawn(&mut app, &model, 80, 24);
-    let line: String = (0..80).map(|x| buf[(x, 0)].symbol()).collect();
-    let at = line.chars().position(|c| c == 'l').and_then(|_| line.find("lost 1.4k (1.4k)")).expect("losses are said");
-    let column = line[..at].chars().count() as u16;
-    assert_eq!(Some(buf[(column, 0)].fg), Theme::default().alert().fg);
+    let colour = |losses: &[(Loss, u64)], said: &str| {
+        let model = model_of([Tick { losses: losses.to_vec(), ..busy(1) }]);
+        let mut app = App::new(Theme::default(), Options::default());
+        app.on_tick(&model, NOW);
+        let buf = drawn(&mut app, &model, 80, 24);
+        let line: String = (0..80).map(|x| buf[(x, 0)].symbol()).collect();
+        let at = line.find(said).unwrap_or_else(|| panic!("no {said:?} in {line}"));
+        Some(buf[(line[..at].chars().count() as u16, 0)].fg)
+    };
+    let alert = Theme::default().alert().fg;
+    assert_eq!(colour(&[(Loss::StackMapFull, 1_402), (Loss::Torn, 1)], "lost 1.4k (1.4k)"), alert);
+    // In no number of a disk, so that none is less true for it.
+    assert_ne!(colour(&[(Loss::OtherRequest, 3)], "lost 3 (3)"), alert);
 }
 
 #[test]
