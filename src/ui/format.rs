@@ -183,6 +183,25 @@ pub fn fit(text: &str, width: usize) -> String {
     fitted
 }
 
+/// The end of a text cleaned, at most `width` cells of it with the `…` before it if anything was cut.
+pub fn fit_end(text: &str, width: usize) -> String {
+    let clean = clean(text);
+    if clean.width() <= width {
+        return clean.into_owned();
+    }
+    let Some(room) = width.checked_sub(1) else { return String::new() };
+    let mut from = clean.len();
+    let mut used = 0;
+    for (at, grapheme) in clean.grapheme_indices(true).rev() {
+        used += grapheme.width();
+        if used > room {
+            break;
+        }
+        from = at;
+    }
+    format!("…{}", &clean[from..])
+}
+
 /// So much of the front as can be needed for that many cells (marks add none), and whether there is more.
 fn head_of(text: &str, width: usize) -> (&str, bool) {
     let limit = width.saturating_mul(4).saturating_add(16);

@@ -248,7 +248,7 @@ fn draw_command(row: &Row, subject: Subject<'_>, frame: &Frame<'_>, line: Rect, 
     let room = cells.saturating_sub(format::width(&end));
     let (text, style) = match (row.id, subject.thread) {
         (RowId::Thread(..), Some(thread)) => (format::fit(&thread.comm, room), theme.text()),
-        _ => (format::fit(&label::command(subject.process, frame.long, room), room), name_style(subject, theme)),
+        _ => (label::fitted(subject.process, frame.long, room), name_style(subject, theme)),
     };
     let spans =
         [Span::styled(row.lead.as_str(), theme.border()), Span::styled(text, style), Span::styled(end, theme.dim())];

@@ -22,6 +22,24 @@ pub fn command(process: &Process, long: bool, width: usize) -> String {
     }
 }
 
+/// [`command`], cut to so many cells. Of a title that a program wrote over its arguments, the end stays: `postgres: …UPDATE
+/// waiting` says what that server does now, and all of them begin alike.
+pub fn fitted(process: &Process, long: bool, cells: usize) -> String {
+    let whole = command(process, long, cells);
+    let is_title = process.facts.cmdline.as_ref().is_some_and(|arguments| arguments.len() == 1);
+    match whole.split_once(": ") {
+        Some((name, rest)) if is_title && !name.contains(' ') && format::width(&whole) > cells => {
+            let room = cells.saturating_sub(format::width(name) + 2);
+            let end = format::fit_end(rest, room);
+            if room <= LEAST_OF_A_TITLE { format::fit(&whole, cells) } else { format!("{name}: {end}") }
+        }
+        _ => format::fit(&whole, cells),
+    }
+}
+
+/// Cells of a title's end that say more than its beginning would.
+const LEAST_OF_A_TITLE: usize = 5;
+
 fn line(arguments: &[String], width: usize) -> String {
     // One more than fits, in characters of at least one cell or marks upon one.
     let enough = width.saturating_mul(4) + 64;
@@ -103,7 +121,7 @@ fn signal_name(signal: u32) -> &'static str {
     }
 }
 
-/// What a filter looks at: ids, user, name, arguments.
+/// What a filter looks at: ids, user, name, arguments, cgroup.
 pub fn haystack(facts: &ProcessFacts, user: &str, text: &mut String) {
     use std::fmt::Write;
     text.clear();
@@ -111,6 +129,10 @@ pub fn haystack(facts: &ProcessFacts, user: &str, text: &mut String) {
     for argument in facts.cmdline.iter().flatten() {
         text.push(' ');
         text.push_str(argument);
+    }
+    if let Some(cgroup) = &facts.cgroup {
+        text.push(' ');
+        text.push_str(cgroup);
     }
 }
 
@@ -146,6 +168,34 @@ mod tests {
         assert_eq!(end(&of("sleep", Some(40)), 0, 18), " †signal 40");
         assert_eq!(end(&of("sleep", None), 0, 14), " †? 1.9s");
         assert_eq!(end(&Process::default(), 0, 14), "");
+    }
+
+    fn titled(arguments: &[&str]) -> Process {
+        let cmdline = Some(arguments.iter().map(|&argument| argument.to_owned()).collect());
+        Process { facts: ProcessFacts { cmdline, ..ProcessFacts::default() }, ..Process::default() }
+    }
+
+    #[test]
+    fn of_a_title_the_end_stays() {
+        let backend = titled(&["postgres: app shop [local] UPDATE waiting"]);
+        assert_eq!(fitted(&backend, true, 60), "postgres: app shop [local] UPDATE waiting");
+        assert_eq!(fitted(&backend, true, 22), "postgres: …ATE waiting");
+        assert_eq!(fitted(&backend, true, 30), "postgres: …cal] UPDATE waiting");
+        assert_eq!(fitted(&backend, true, 14), "postgres: app…", "too narrow for an end that tells");
+        assert_eq!(fitted(&titled(&["rustc", "--crate: name", "sberf"]), true, 14), "rustc --crate…", "arguments");
+        assert_eq!(fitted(&titled(&["tool with: words that go on"]), true, 14), "tool with: wo…", "no title");
+        assert_eq!(
+            fitted(&titled(&["x: \u{4e2d}\u{4e2d}\u{4e2d}\u{4e2d}\u{4e2d}\u{4e2d}"]), true, 9),
+            "x: …\u{4e2d}\u{4e2d}"
+        );
+    }
+
+    #[test]
+    fn a_filter_looks_at_the_cgroup_too() {
+        let mut text = String::new();
+        let facts = ProcessFacts { cgroup: Some("/kubepods/burstable/pod7".into()), ..ProcessFacts::default() };
+        haystack(&facts, "root", &mut text);
+        assert!(text.ends_with(" /kubepods/burstable/pod7"), "{text}");
     }
 
     #[test]
