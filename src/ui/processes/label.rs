@@ -22,23 +22,30 @@ pub fn command(process: &Process, long: bool, width: usize) -> String {
     }
 }
 
-/// [`command`], cut to so many cells. Of a title that a program wrote over its arguments, the end stays: `postgres: …UPDATE
-/// waiting` says what that server does now, and all of them begin alike.
+/// [`command`], cut to so many cells. Of a title that a program wrote over its arguments the last words stay: `postgres:
+/// …waiting` says what that server does now, and all of them begin alike.
 pub fn fitted(process: &Process, long: bool, cells: usize) -> String {
     let whole = command(process, long, cells);
     let is_title = process.facts.cmdline.as_ref().is_some_and(|arguments| arguments.len() == 1);
-    match whole.split_once(": ") {
-        Some((name, rest)) if is_title && !name.contains(' ') && format::width(&whole) > cells => {
-            let room = cells.saturating_sub(format::width(name) + 2);
-            let end = format::fit_end(rest, room);
-            if room <= LEAST_OF_A_TITLE { format::fit(&whole, cells) } else { format!("{name}: {end}") }
+    let title = whole.split_once(": ").filter(|(name, _)| is_title && !name.contains(' '));
+    match title {
+        Some((name, rest)) if format::width(&whole) > cells => {
+            let end = format::fit_end(rest, cells.saturating_sub(format::width(name) + 2));
+            match end.strip_prefix('…').and_then(|end| whole_words(rest, end)) {
+                Some(words) => format!("{name}: …{words}"),
+                None => format::fit(&whole, cells),
+            }
         }
         _ => format::fit(&whole, cells),
     }
 }
 
-/// Cells of a title's end that say more than its beginning would.
-const LEAST_OF_A_TITLE: usize = 5;
+/// The words of which all is in the end of a text; `None` if that is none of them.
+fn whole_words<'a>(text: &str, end: &'a str) -> Option<&'a str> {
+    let before = text.strip_suffix(end)?;
+    let words = if before.ends_with(' ') { end } else { end.split_once(' ')?.1 };
+    Some(words).filter(|words| !words.is_empty())
+}
 
 fn line(arguments: &[String], width: usize) -> String {
     // One more than fits, in characters of at least one cell or marks upon one.
@@ -176,16 +183,17 @@ mod tests {
     }
 
     #[test]
-    fn of_a_title_the_end_stays() {
+    fn of_a_title_the_last_words_stay() {
         let backend = titled(&["postgres: app shop [local] UPDATE waiting"]);
         assert_eq!(fitted(&backend, true, 60), "postgres: app shop [local] UPDATE waiting");
-        assert_eq!(fitted(&backend, true, 22), "postgres: …ATE waiting");
-        assert_eq!(fitted(&backend, true, 30), "postgres: …cal] UPDATE waiting");
-        assert_eq!(fitted(&backend, true, 14), "postgres: app…", "too narrow for an end that tells");
+        assert_eq!(fitted(&backend, true, 22), "postgres: …waiting");
+        assert_eq!(fitted(&backend, true, 30), "postgres: …UPDATE waiting");
+        assert_eq!(fitted(&backend, true, 14), "postgres: app…", "no word of the end has room");
+        assert_eq!(fitted(&titled(&["postgres: checkpointer"]), true, 20), "postgres: checkpoin…", "there is but one");
         assert_eq!(fitted(&titled(&["rustc", "--crate: name", "sberf"]), true, 14), "rustc --crate…", "arguments");
         assert_eq!(fitted(&titled(&["tool with: words that go on"]), true, 14), "tool with: wo…", "no title");
         assert_eq!(
-            fitted(&titled(&["x: \u{4e2d}\u{4e2d}\u{4e2d}\u{4e2d}\u{4e2d}\u{4e2d}"]), true, 9),
+            fitted(&titled(&["x: \u{4e2d} \u{4e2d}\u{4e2d}\u{4e2d}\u{4e2d}\u{4e2d} \u{4e2d}\u{4e2d}"]), true, 9),
             "x: …\u{4e2d}\u{4e2d}"
         );
     }
