@@ -73,12 +73,14 @@ fn kept(batches: &[Batch], root: u32) -> HashSet<ProcessKey> {
 
 fn keep(batch: &mut Batch, kept: &HashSet<ProcessKey>) {
     let Batch::Tick(tick) = batch else { return };
-    let Tick { threads, processes, io, stacks, slow_requests, events, .. } = tick.as_mut();
+    let Tick { threads, processes, io, stacks, slow_requests, stuck, quotas, events, .. } = tick.as_mut();
     threads.retain(|thread| kept.contains(&thread.process));
     processes.retain(|facts| kept.contains(&facts.key));
     io.retain(|io| kept.contains(&io.process));
     stacks.retain(|stack| kept.contains(&stack.process));
     slow_requests.retain(|request| kept.contains(&request.process));
+    stuck.retain(|stuck| kept.contains(&stuck.process));
+    quotas.clear();
     events.retain(|event| kept.contains(&event.process));
 }
 

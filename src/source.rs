@@ -150,6 +150,7 @@ impl<S> Only<S> {
         tick.io.retain(|io| pids.contains(&io.process.tgid));
         tick.stacks.retain(|stack| pids.contains(&stack.process.tgid));
         tick.slow_requests.retain(|slow| pids.contains(&slow.process.tgid));
+        tick.stuck.retain(|stuck| pids.contains(&stuck.process.tgid));
         tick.events.retain(|event| pids.contains(&event.process.tgid));
     }
 }

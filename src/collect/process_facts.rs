@@ -100,12 +100,18 @@ fn parse_cmdline(bytes: &[u8]) -> Option<Vec<String>> {
     Some(bytes[..end].split(|&byte| byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect())
 }
 
-/// The path in the unified hierarchy, else in that of the first controller.
+/// The path in the unified hierarchy, else in that of the CPU controller, else of the first. Where both versions are mounted
+/// a process may be in the root of one: then the path in the other says more.
 fn parse_cgroup(bytes: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(bytes);
     let path = |line: &str| line.splitn(3, ':').nth(2).map(str::to_owned);
+    let is_cpu = |line: &&str| line.split(':').nth(1).is_some_and(|names| names.split(',').any(|name| name == "cpu"));
     let unified = text.lines().find(|line| line.starts_with("0::")).and_then(path);
-    unified.or_else(|| text.lines().find_map(path))
+    let cpu = text.lines().find(is_cpu).and_then(path);
+    let below = |path: &String| path != "/";
+    let telling = unified.clone().filter(below).or_else(|| cpu.clone().filter(below));
+    let telling = telling.or_else(|| text.lines().filter_map(path).find(below));
+    telling.or(unified).or(cpu).or_else(|| text.lines().find_map(path))
 }
 
 /// The ids of this process from the pid namespace of `/proc` down to its own.
@@ -189,6 +195,8 @@ mod tests {
         assert_eq!(parse_cgroup(b"0::/user.slice/a:b\n").as_deref(), Some("/user.slice/a:b"));
         assert_eq!(parse_cgroup(b"5:cpu,cpuacct:/docker/1\n0::/x\n").as_deref(), Some("/x"));
         assert_eq!(parse_cgroup(b"5:cpu:/docker/1\n1:name=systemd:/y\n").as_deref(), Some("/docker/1"));
+        assert_eq!(parse_cgroup(b"3:cpuset:/set\n5:cpu,cpuacct:/app/quota\n0::/\n").as_deref(), Some("/app/quota"));
+        assert_eq!(parse_cgroup(b"3:memory:/\n5:cpu:/\n0::/\n").as_deref(), Some("/"));
         assert_eq!(parse_cgroup(b"5:cpu"), None);
         assert_eq!(parse_cgroup(b""), None);
     }

@@ -3,7 +3,9 @@
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::facts::Facts;
-use crate::tick::{Event, Life, ProcessFacts, ProcessKey};
+use super::quotas::Quotas;
+use super::stuck::StuckThreads;
+use crate::tick::{Event, Life, ProcessFacts, ProcessKey, Quota, Stuck, Tick};
 
 /// Ticks between two comparisons of the task iterator with procfs.
 const RECONCILE_EVERY: u64 = 60;
@@ -25,6 +27,8 @@ pub struct Processes {
     facts: Facts,
     known: FxHashMap<ProcessKey, Entry>,
     changed: FxHashSet<ProcessKey>,
+    quotas: Quotas,
+    stuck: StuckThreads,
     tick: u64,
     /// Threads that procfs has and the iterator does not show: as last compared, and as told.
     hidden: (u64, u64),
@@ -44,6 +48,8 @@ impl Processes {
             facts: Facts::new(nodes),
             known: FxHashMap::default(),
             changed: FxHashSet::default(),
+            quotas: Quotas::new(),
+            stuck: StuckThreads::default(),
             tick: 0,
             hidden: (0, 0),
             hidden_tids: Vec::new(),
@@ -105,11 +111,25 @@ impl Processes {
         }
     }
 
+    /// What the CPU quotas of their cgroups did since the last call.
+    pub fn quotas(&mut self) -> Vec<Quota> {
+        self.quotas.since()
+    }
+
+    /// Threads of programs that no signal wakes and that have slept for long, as of the end of a tick.
+    pub fn stuck(&mut self, tick: &Tick) -> Vec<Stuck> {
+        let known = &self.known;
+        self.stuck.find(tick, |process| known.get(&process).is_none_or(|entry| entry.facts.kernel))
+    }
+
     /// What the reader of procfs has found meanwhile.
     fn read(&mut self) {
         let news = self.facts.refresh();
         for (key, part) in news.facts {
             let Some(entry) = self.known.get_mut(&key) else { continue };
+            if let Some(cgroup) = part.cgroup.as_ref().filter(|cgroup| entry.facts.cgroup.as_ref() != Some(cgroup)) {
+                self.quotas.meet(cgroup);
+            }
             part.update(&mut entry.facts);
             self.changed.insert(key);
         }

@@ -109,6 +109,7 @@ impl Model {
         self.remember_slow(tick.slow_requests);
         (self.host, self.cost, self.watch) = (tick.host, tick.cost, tick.watch);
         (self.cpus, self.nodes, self.disks) = (tick.cpus, tick.nodes, tick.disks);
+        (self.quotas, self.stuck) = (tick.quotas, tick.stuck);
         self.devices.add(&self.cpus, &self.disks);
         for (loss, count) in tick.losses {
             self.lose(loss, count);

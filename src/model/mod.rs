@@ -53,8 +53,8 @@ use self::pack::Sums;
 use self::table::{Slot, Table};
 use self::track::Track;
 use crate::tick::{
-    Basis, Cost, CpuTick, DiskTick, Event, Host, Loss, NodeTick, ProcessKey, Session, SlowRequest, Span, ThreadKey,
-    Tick, Watch,
+    Basis, Cost, CpuTick, DiskTick, Event, Host, Loss, NodeTick, ProcessKey, Quota, Session, SlowRequest, Span, Stuck,
+    ThreadKey, Tick, Watch,
 };
 
 /// Bounds of what is kept.
@@ -84,6 +84,9 @@ impl Default for Limits {
 /// So many events are kept, the newest; more if one tick brought more.
 const EVENTS_KEPT: usize = 4096;
 
+/// Who was asleep when watching began is said to be since a moment before or after that.
+const FIRST_SIGHT_NS: u64 = 300_000_000;
+
 /// So many of the slowest block requests are kept.
 const SLOW_KEPT: usize = 256;
 
@@ -110,6 +113,8 @@ pub struct Model {
     cpus: Vec<CpuTick>,
     nodes: Vec<NodeTick>,
     disks: Vec<DiskTick>,
+    quotas: Vec<Quota>,
+    stuck: Vec<Stuck>,
     devices: Devices,
     host: Host,
     cost: Cost,
@@ -154,6 +159,8 @@ impl Model {
             cpus: Vec::new(),
             nodes: Vec::new(),
             disks: Vec::new(),
+            quotas: Vec::new(),
+            stuck: Vec::new(),
             devices: Devices::default(),
             host: Host::default(),
             cost: Cost::default(),
@@ -282,6 +289,29 @@ impl Model {
     /// Newest per disk.
     pub fn disks(&self) -> &[DiskTick] {
         &self.disks
+    }
+
+    /// CPU quotas of cgroups in which something wanted to run in the newest tick, used up most often first.
+    pub fn quotas(&self) -> &[Quota] {
+        &self.quotas
+    }
+
+    /// Of the quotas that hold for a process, the one that was used up in the largest share of its periods.
+    pub fn quota_of(&self, process: &Process) -> Option<&Quota> {
+        let cgroup = process.facts.cgroup.as_deref()?;
+        let holding = self.quotas.iter().filter(|quota| quota.holds(cgroup));
+        holding.max_by(|a, b| a.share().unwrap_or(0.0).total_cmp(&b.share().unwrap_or(0.0)))
+    }
+
+    /// Threads of programs that no signal wakes and that have slept for long, in the newest tick, longest first, bounded.
+    pub fn stuck(&self) -> &[Stuck] {
+        &self.stuck
+    }
+
+    /// How long one of those has slept, ns, and whether it was asleep before it was watched: then it is longer.
+    pub fn stuck_for(&self, stuck: &Stuck) -> (u64, bool) {
+        let ns = self.span.end_ns.saturating_sub(stuck.since_ns);
+        (ns, ns.saturating_add(FIRST_SIGHT_NS) >= self.observed_ns)
     }
 
     /// Newest gauges of the machine.

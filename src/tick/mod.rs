@@ -15,7 +15,9 @@ mod cost;
 mod hist;
 mod loss;
 mod names;
+mod quota;
 mod signals;
+mod stuck;
 mod watch;
 
 pub use asleep::Asleep;
@@ -26,7 +28,9 @@ pub use names::{
     Detail, FoundBy, Frame, FrameId, FrameKind, Inlined, Line, Module, ModuleId, ModuleKind, Names, Stack, StackEnd,
     StackId, Symbol, Walk,
 };
+pub use quota::Quota;
 pub use signals::{Grade, Origin, Refusal, Signal, SignalKind, Standing, is_missing, signal};
+pub use stuck::Stuck;
 pub use watch::{Change, Check, Counter, Governor, Lever, LeverKind, Verdict, Watch};
 
 use serde::{Deserialize, Serialize};
@@ -327,6 +331,10 @@ pub struct Tick {
     pub watch: Watch,
     /// Names first used in this tick. Learn them before anything else of it.
     pub names: Names,
+    /// CPU quotas of cgroups in which something wanted to run, used up most often first.
+    pub quotas: Vec<Quota>,
+    /// Threads of programs that no signal wakes and that have slept for long, longest first, bounded.
+    pub stuck: Vec<Stuck>,
 }
 
 /// One thread in one interval.

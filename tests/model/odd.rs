@@ -5,8 +5,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use sberf::tick::{
     CpuTick, Detail, DiskOp, DiskOpTick, DiskTick, Event, Frame, FrameId, FrameKind, Hist, Inlined, Lens, Life, Line,
-    Loss, Module, ModuleId, ModuleKind, Names, ProcessFacts, ProcessIo, ProcessKey, SlowRequest, Span, Stack, StackEnd,
-    StackId, StackWeight, State, StateNs, Symbol, ThreadKey, ThreadTick, Tick,
+    Loss, Module, ModuleId, ModuleKind, Names, ProcessFacts, ProcessIo, ProcessKey, Quota, SlowRequest, Span, Stack,
+    StackEnd, StackId, StackWeight, State, StateNs, Stuck, Symbol, ThreadKey, ThreadTick, Tick,
 };
 
 /// Small numbers mostly, the largest sometimes.
@@ -153,10 +153,24 @@ pub fn tick() -> impl Strategy<Value = Tick> {
         (id(), number(), hist()).prop_map(|(id, user_ns, runq)| CpuTick { id, user_ns, runq, ..Default::default() });
     let losses = vec((prop::sample::select(vec![Loss::Torn, Loss::Malformed]), number()), 0..3);
     let entities = (vec(thread(), 0..8), vec(facts, 0..4), vec(io(), 0..3), vec(stack_weight(), 0..12));
+    let quota = (text(), number(), number()).prop_map(|(cgroup, periods, throttled)| Quota {
+        cgroup,
+        periods,
+        throttled,
+        ..Default::default()
+    });
+    let stuck = (process(), number(), text()).prop_map(|(process, since_ns, place)| Stuck {
+        process,
+        since_ns,
+        place: Some(place),
+        ..Default::default()
+    });
+    let held = (vec(quota, 0..3), vec(stuck, 0..3));
     let devices = (vec(cpu, 0..3), vec(disk(), 0..3), vec(slow(), 0..3), vec(event(), 0..4));
-    (span, entities, devices, losses, names()).prop_map(|(span, entities, devices, losses, names)| {
+    (span, entities, devices, held, losses, names()).prop_map(|(span, entities, devices, held, losses, names)| {
         let (threads, processes, io, stacks) = entities;
         let (cpus, disks, slow_requests, events) = devices;
+        let (quotas, stuck) = held;
         Tick {
             span,
             threads,
@@ -166,6 +180,8 @@ pub fn tick() -> impl Strategy<Value = Tick> {
             cpus,
             disks,
             slow_requests,
+            quotas,
+            stuck,
             events,
             losses,
             names,

@@ -397,6 +397,8 @@ mod tests {
                 &tick.cost,
                 &tick.watch,
                 &tick.names,
+                &tick.quotas,
+                &tick.stuck,
             ),
         ));
         assert_eq!(decode(&schema, "Tick", &raw.unwrap()), Ok(tick));

@@ -354,6 +354,7 @@ impl Live {
         losses.add(Loss::Malformed, std::mem::take(&mut self.malformed));
         let (leaders, still) = self.take_threads(closed, &mut tick, &mut losses)?;
         tick.processes = self.processes.update(&leaders, &still, &events);
+        (tick.quotas, tick.stuck) = (self.processes.quotas(), self.processes.stuck(&tick));
         if self.watched.all() {
             let tids = tick.threads.iter().map(|thread| thread.key).chain(tick.asleep.iter().map(|slept| slept.key));
             self.processes.reconcile(tids.map(|key| key.tid), host::now_ns(ClockId::Boottime));

@@ -150,6 +150,7 @@ impl ProcfsOnly {
         let watched = &self.watched;
         let leaders: Vec<_> = pass.leaders.into_iter().filter(|leader| watched.wants(leader.key)).collect();
         tick.processes = self.processes.update(&leaders, &[], &execs);
+        (tick.quotas, tick.stuck) = (self.processes.quotas(), self.processes.stuck(&tick));
         self.watched.end_tick();
         tick.disks = self.disks.read();
         tick.nodes = self.nodes(&tick.cpus);

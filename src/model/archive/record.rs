@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::entity::Thread;
 use crate::tick::{
-    Cost, Event, Host, Loss, NodeTick, ProcessFacts, ProcessIo, ProcessKey, SlowRequest, StateNs, ThreadKey,
-    ThreadTick, Tick, Watch,
+    Cost, Event, Host, Loss, NodeTick, ProcessFacts, ProcessIo, ProcessKey, Quota, SlowRequest, StateNs, Stuck,
+    ThreadKey, ThreadTick, Tick, Watch,
 };
 
 /// One tick, without its span, stacks, CPUs and disks.
@@ -25,6 +25,8 @@ pub struct Head {
     pub io: Vec<ProcessIo>,
     pub nodes: Vec<NodeTick>,
     pub slow_requests: Vec<SlowRequest>,
+    pub quotas: Vec<Quota>,
+    pub stuck: Vec<Stuck>,
     pub events: Vec<Event>,
     pub losses: Vec<(Loss, u64)>,
     pub cost: Cost,
@@ -39,6 +41,8 @@ struct HeadOf<'a> {
     io: &'a [ProcessIo],
     nodes: &'a [NodeTick],
     slow_requests: &'a [SlowRequest],
+    quotas: &'a [Quota],
+    stuck: &'a [Stuck],
     events: &'a [Event],
     losses: &'a [(Loss, u64)],
     cost: &'a Cost,
@@ -89,6 +93,8 @@ impl Recorder {
             io,
             nodes,
             slow_requests,
+            quotas,
+            stuck,
             events,
             losses,
             cost,
@@ -104,7 +110,7 @@ impl Recorder {
             // Kept for as long as a stack needs them.
             names: _,
         } = tick;
-        let head = HeadOf { host, processes, io, nodes, slow_requests, events, losses, cost, watch };
+        let head = HeadOf { host, processes, io, nodes, slow_requests, quotas, stuck, events, losses, cost, watch };
         Recorder { head: append(Vec::new(), &head), ..Recorder::default() }
     }
 

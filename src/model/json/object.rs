@@ -7,8 +7,8 @@ use super::time::rfc3339;
 use super::watch::{self, CheckObject, GovernorObject};
 use crate::model::{IoTotals, Model, Process, Totals};
 use crate::tick::{
-    Basis, CpuTick, DiskOp, DiskOpTick, DiskTick, Event, Grade, Hist, Life, Loss, NodeTick, ProcessKey, Sampler,
-    Session, Signal, SignalKind, SlowRequest, Span, State, StateNs, ThreadKey, is_missing, signal,
+    Basis, CpuTick, DiskOp, DiskOpTick, DiskTick, Event, Grade, Hist, Life, Loss, NodeTick, ProcessKey, Quota, Sampler,
+    Session, Signal, SignalKind, SlowRequest, Span, State, StateNs, Stuck, ThreadKey, is_missing, signal,
 };
 
 #[derive(Serialize)]
@@ -24,6 +24,8 @@ pub struct TickObject<'a> {
     nodes: Vec<NodeObject>,
     disks: Vec<DiskObject<'a>>,
     slow_requests: Option<Vec<SlowObject<'a>>>,
+    cpu_quotas: Vec<QuotaObject<'a>>,
+    stuck: Vec<StuckObject<'a>>,
     events: Option<Vec<EventObject<'a>>>,
     losses: Losses<'a>,
     cost: CostObject<'a>,
@@ -207,6 +209,24 @@ struct OpObject {
 }
 
 #[derive(Serialize)]
+struct QuotaObject<'a> {
+    cgroup: &'a str,
+    quota_ns: u64,
+    period_ns: u64,
+    periods: u64,
+    throttled_periods: u64,
+    throttled_ns: u64,
+}
+
+#[derive(Serialize)]
+struct StuckObject<'a> {
+    tid: u32,
+    pid: u32,
+    since_ns: u64,
+    wchan: Option<&'a str>,
+}
+
+#[derive(Serialize)]
 struct SlowObject<'a> {
     end_ns: u64,
     major: u32,
@@ -304,6 +324,8 @@ pub fn tick(model: &Model) -> TickObject<'_> {
         nodes: model.nodes().iter().map(|node| node_object(node, &has)).collect(),
         disks: model.disks().iter().map(|disk| disk_object(disk, &has)).collect(),
         slow_requests: has.requests.then(|| slow.map(slow_object).collect()),
+        cpu_quotas: model.quotas().iter().map(quota_object).collect(),
+        stuck: model.stuck().iter().map(stuck_object).collect(),
         events: has.life.then(|| model.tick_events().map(event_object).collect()),
         losses: Losses(model.tick_losses()),
         cost: cost::object(model.cost()),
@@ -491,6 +513,17 @@ fn disk_object<'a>(disk: &'a DiskTick, has: &Has) -> DiskObject<'a> {
 /// Major and minor of the kernel's device number.
 fn numbers(dev: u32) -> (u32, u32) {
     (dev >> 20, dev & 0xf_ffff)
+}
+
+fn quota_object(quota: &Quota) -> QuotaObject<'_> {
+    let Quota { cgroup, quota_ns, period_ns, periods, throttled, throttled_ns } = quota;
+    let (quota_ns, period_ns, periods) = (*quota_ns, *period_ns, *periods);
+    QuotaObject { cgroup, quota_ns, period_ns, periods, throttled_periods: *throttled, throttled_ns: *throttled_ns }
+}
+
+fn stuck_object(stuck: &Stuck) -> StuckObject<'_> {
+    let Stuck { thread, process, since_ns, place } = stuck;
+    StuckObject { tid: thread.tid, pid: process.tgid, since_ns: *since_ns, wchan: place.as_deref() }
 }
 
 fn slow_object(request: &SlowRequest) -> SlowObject<'_> {

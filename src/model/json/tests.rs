@@ -5,7 +5,8 @@ use serde_json::Value;
 use super::*;
 use crate::model::story::{MS, SECOND, facts, model, names, process, thread, tick, weight};
 use crate::tick::{
-    CpuTick, DiskTick, Event, Hist, Lens, Life, Loss, NodeTick, ProgramCost, Sampler, Session, SlowRequest, State, Tick,
+    CpuTick, DiskTick, Event, Hist, Lens, Life, Loss, NodeTick, ProgramCost, Quota, Sampler, Session, SlowRequest, State,
+    Stuck, Tick,
 };
 
 const SCHEMA: &str = include_str!("../../../assets/tick.schema.json");
@@ -50,6 +51,15 @@ fn full() -> Tick {
         process: process(7),
         comm: "a".into(),
     });
+    tick.quotas.push(Quota {
+        cgroup: "/a".into(),
+        quota_ns: 2,
+        period_ns: 3,
+        periods: 10,
+        throttled: 9,
+        throttled_ns: 5,
+    });
+    tick.stuck.push(Stuck { process: process(7), since_ns: 5, place: Some("rwsem".into()), ..Stuck::default() });
     for what in [Life::Fork { parent: 1 }, Life::Exec, Life::Exit { status: 9 }] {
         tick.events.push(Event { at_ns: 1, process: process(7), comm: "a".into(), what });
     }
@@ -78,6 +88,9 @@ fn it_says_what_went_in() {
     assert_eq!(object["events"].as_array().map(Vec::len), Some(3));
     assert_eq!(object["cost"]["bpf_ns"], 500);
     assert_eq!(object["slow_requests"][0]["op"], "flush");
+    assert_eq!(object["stuck"], serde_json::json!([{"tid": 0, "pid": 7, "since_ns": 5, "wchan": "rwsem"}]));
+    let quota = serde_json::json!({"cgroup": "/a", "quota_ns": 2, "period_ns": 3, "periods": 10, "throttled_periods": 9, "throttled_ns": 5});
+    assert_eq!(object["cpu_quotas"], serde_json::json!([quota]));
 }
 
 #[test]

@@ -251,6 +251,8 @@ pub(super) fn tick_of(head: Head, loud: Vec<ThreadTick>, history: &HistoryTick) 
         io: head.io,
         nodes: head.nodes,
         slow_requests: head.slow_requests,
+        quotas: head.quotas,
+        stuck: head.stuck,
         events: head.events,
         losses: head.losses,
         cost: head.cost,
