@@ -5,7 +5,7 @@ use ratatui::layout::Rect;
 use unicode_segmentation::UnicodeSegmentation;
 
 use super::help::reasons;
-use super::process::{exit_words, nodes};
+use super::process::{exit_words, nodes, used_up};
 use super::{Command, Context, Outcome, Pane, Theme, copy, draw, format};
 use crate::model::{EndSum, Hint, Model, Process};
 use crate::tick::{DiskOp, Session};
@@ -206,6 +206,10 @@ fn identity(process: &Process, model: &Model, add: &mut impl FnMut(&'static str,
         None => add("command line", if facts.kernel { format::NONE } else { "" }),
     }
     add("cgroup", facts.cgroup.as_deref().unwrap_or(""));
+    if let Some(quota) = model.quota_of(process).filter(|_| process.exited.is_none()) {
+        let (cpus, whose) = (quota.quota_ns as f64 / quota.period_ns.max(1) as f64, &quota.cgroup);
+        add("CPU quota", &format!("{cpus:.2} CPUs for {whose}, used up in {} of the last tick", used_up(quota)));
+    }
     add("threads", &format::grouped(process.threads.into()));
 }
 

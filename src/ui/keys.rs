@@ -52,6 +52,8 @@ pub enum Command {
     Threads,
     /// Asks whose processes to show.
     User,
+    /// Asks by what to put processes together.
+    Group,
     /// Shows or hides threads of the kernel.
     KernelThreads,
     /// Shows idle waiting, or leaves it blank.
@@ -233,6 +235,7 @@ pub static BINDINGS: &[Binding] = &[
     bind(In::Processes, &[Code(KeyCode::Enter)], Command::Enter, "look into the process", Some("look in")),
     bind(In::Processes, &[Char('\\'), F(4)], Command::Filter, "show only rows that match", Some("filter")),
     bind(In::Processes, &[Char('>'), F(6)], Command::Sort, "choose the column to sort by", Some("sort")),
+    bind(In::Processes, &[Char('b')], Command::Group, "sums by command, user, cgroup or parent", Some("by")),
     bind(In::Processes, &[Char('I')], Command::Reverse, "reverse the order", None),
     bind(In::Processes, &[Char('t'), F(5)], Command::Tree, "children under their parents", Some("tree")),
     bind(In::Processes, &[Char('H')], Command::Threads, "threads under their process", Some("threads")),
@@ -243,13 +246,7 @@ pub static BINDINGS: &[Binding] = &[
     bind(In::Processes, &[Char('p')], Command::LongCommand, "whole command lines, or names", None),
     bind(In::Processes, &[Char('f')], Command::Stacks, "icicle of all processes, on the whole screen", Some("icicle")),
     bind(In::Processes, &[Char('o')], Command::Lens, "lens of the icicle below: on-CPU, blocked, all", None),
-    bind(
-        In::Processes,
-        &[Char('w')],
-        Command::Export,
-        "write stacks of all processes as a folded file",
-        Some("folded"),
-    ),
+    bind(In::Processes, &[Char('w')], Command::Export, "write stacks of all processes as a folded file", None),
     bind(In::Icicle, &[Code(KeyCode::Enter)], Command::Enter, "zoom into the frame", Some("zoom")),
     bind(In::Icicle, &[Code(KeyCode::Backspace)], Command::Unzoom, "zoom out", Some("out")),
     bind(In::Icicle, &[Char('o')], Command::Lens, "next lens: on-CPU, blocked, all", Some("lens")),

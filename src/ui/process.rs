@@ -10,7 +10,7 @@ use super::latency::LatencyPane;
 use super::threads::ThreadsPane;
 use super::{Answer, Command, Context, Outcome, Pane, Query, Theme, Wants, draw, format};
 use crate::model::{Exit, Model, Process, Scope};
-use crate::tick::{Frame, FrameId, ProcessKey, Session, ThreadKey};
+use crate::tick::{Frame, FrameId, ProcessKey, Quota, Session, ThreadKey};
 
 /// The tabs, in their order.
 const TABS: [&str; 4] = ["icicle", "threads", "latency", "info"];
@@ -300,8 +300,19 @@ fn about(process: &Process, model: &Model) -> String {
     parts.extend(
         process.facts.cgroup.as_deref().filter(|path| *path != "/").map(|path| format::clean(path).into_owned()),
     );
+    // That it is held back explains its waits for a CPU, and stands first: the line may be cut.
+    if process.exited.is_none()
+        && let Some(quota) = model.quota_of(process).filter(|quota| quota.throttled > 0)
+    {
+        parts.insert(0, format!("CPU quota used up in {}", used_up(quota)));
+    }
     parts.extend(nodes(&process.all.node_ns, model.session()));
     parts.join("  ")
+}
+
+/// `9 of 10 periods`.
+pub fn used_up(quota: &Quota) -> String {
+    format!("{} of {}", format::grouped(quota.throttled), format::counted(quota.periods, "period", "periods"))
 }
 
 /// `exited (status 3), 12s ago`, `killed by SIGKILL, …`.
@@ -443,6 +454,27 @@ mod tests {
             assert!(!pane.title(&model).contains(char::is_control));
             assert!(!pane.about(&model).contains(char::is_control));
         }
+    }
+
+    #[test]
+    fn a_quota_that_holds_it_back_stands_first_whoever_set_it() {
+        use crate::tick::ProcessFacts;
+        use crate::ui::fixture::{self, MS, facts, model_of};
+        let quota = |cgroup: &str, throttled| Quota {
+            cgroup: cgroup.into(),
+            quota_ns: 20 * MS,
+            period_ns: 100 * MS,
+            periods: 10,
+            throttled,
+            throttled_ns: 700 * MS,
+        };
+        let mut tick = fixture::busy(1);
+        tick.processes.push(ProcessFacts { cgroup: Some("/pods/a/c1".into()), ..facts(9904, 1, 0, &["cc1"]) });
+        tick.quotas = vec![quota("/pods/a", 9), quota("/pods/a/c1", 2), quota("/pods/a/c", 10), quota("/pods/b", 10)];
+        let model = model_of([tick]);
+        let of = |tgid| about(model.process(fixture::key(tgid)).unwrap(), &model);
+        assert!(of(9904).starts_with("CPU quota used up in 9 of 10 periods  1 thread  "), "{}", of(9904));
+        assert!(!of(4711).contains("quota"), "{}", of(4711));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use ratatui::text::Span;
 
 use super::fields::{FIELDS, Field, Frame, Subject, cell};
 use super::rows::{Row, RowId};
-use super::{Parts, ProcessesPane, label};
+use super::{Parts, ProcessesPane, findings, label};
 use crate::model::{Model, is_idle_wait};
 use crate::tick::State;
 use crate::ui::table::{self, Slot, Sorted};
@@ -48,16 +48,19 @@ impl ProcessesPane {
     pub(super) fn row_text(&self, id: RowId, model: &Model) -> Option<String> {
         let theme = Theme::default();
         let frame = self.frame(model, &theme);
-        let subject = id.subject(model)?;
+        let subject = id.subject(model, &self.groups)?;
         let text = |field: Field| match field {
             Field::Bar => copy::bar(&subject.totals().ns, subject.rests),
-            Field::Command => match subject.thread {
-                Some(thread) => thread.comm.clone(),
-                None => label::command(subject.process, true, copy::LONGEST_BYTES),
+            Field::Command => match (subject.thread, subject.group) {
+                (Some(thread), _) => thread.comm.clone(),
+                (None, Some(group)) => {
+                    label::command(subject.process, true, copy::LONGEST_BYTES) + &group.end(usize::MAX)
+                }
+                (None, None) => label::command(subject.process, true, copy::LONGEST_BYTES),
             },
             field => cell(field, subject, &frame, usize::MAX).0,
         };
-        Some(copy::row(FIELDS.iter().map(|&field| (field.column(self.machine_basis).head, text(field)))))
+        Some(copy::row(FIELDS.iter().zip(self.columns()).map(|(&field, column)| (column.head, text(field)))))
     }
 
     /// What the bars mean. Where not all of it fits, what stands in no bar on the screen is left out.
@@ -102,7 +105,7 @@ impl ProcessesPane {
     fn drawn_states(&self, frame: &Frame<'_>) -> [bool; State::COUNT] {
         let mut drawn = [false; State::COUNT];
         for row in self.cursor.shown(self.rows.len()).filter_map(|at| self.rows.get(at)) {
-            let Some(subject) = row.id.subject(frame.model) else { continue };
+            let Some(subject) = row.id.subject(frame.model, &self.groups) else { continue };
             let ns = &subject.totals().ns;
             for state in State::ALL {
                 drawn[state as usize] |= ns[state] > 0 && (self.idle || !is_idle_wait(state, subject.rests));
@@ -121,6 +124,13 @@ impl ProcessesPane {
         };
         let counts = format!(" {}, {threads}{exited} ", self.counts.processes());
         let mut spans = vec![Span::styled(counts, theme.text())];
+        if let Some(by) = self.selection.by {
+            spans.push(Span::styled(format!("│ by {} ", by.name()), theme.accent()));
+        }
+        if let Some((by, name)) = &self.selection.within {
+            let name = format::fit_end(name, findings::LONGEST_NAME);
+            spans.push(Span::styled(format!("│ {} {name} ", by.name()), theme.warn()));
+        }
         if self.selection.filter.is_some() {
             spans.push(Span::styled(format!("│ filter {} ", self.filter_text), theme.warn()));
         }
@@ -133,9 +143,15 @@ impl ProcessesPane {
         if self.search.is_some() {
             spans.push(Span::styled(format!("│ /{} {} rows ", self.search_text, self.found.len()), theme.match_()));
         }
+        let basis = if self.machine_basis { " CPU % of the machine " } else { " CPU % of one CPU " };
+        let used: usize = spans.iter().map(Span::width).sum::<usize>() + 4;
+        let room = usize::from(area.width).saturating_sub(used);
+        let found = findings::line(model, room, format::width(basis));
+        // What is wrong is worth more than what the numbers are of, which `%` and the head say as well.
+        let basis = if format::width(&found) + format::width(basis) > room { "" } else { basis };
+        spans.push(Span::styled(found, theme.warn()));
         let x = (area.x + 2).min(area.right());
         draw::put_spans(buf, Rect { x, width: area.right() - x, ..area }, &spans);
-        let basis = if self.machine_basis { " CPU % of the machine " } else { " CPU % of one CPU " };
         let right = Rect { width: area.width.saturating_sub(2), ..area };
         draw::put_right(buf, right, basis, theme.dim());
     }
@@ -152,7 +168,7 @@ impl ProcessesPane {
 
     fn draw_row(&self, at: usize, frame: &Frame<'_>, line: Rect, buf: &mut Buffer) {
         let Some(row) = self.rows.get(at) else { return };
-        let Some(subject) = row.id.subject(frame.model) else { return };
+        let Some(subject) = row.id.subject(frame.model, &self.groups) else { return };
         let columns = self.columns();
         for &slot in &self.slots {
             match FIELDS[slot.column] {
@@ -160,7 +176,7 @@ impl ProcessesPane {
                 Field::Command => draw_command(row, subject, frame, line, slot, buf),
                 field => {
                     let (text, mut style) = cell(field, subject, frame, slot.width.into());
-                    let is_now = subject.thread.is_none() && !frame.model.is_past();
+                    let is_now = subject.thread.is_none() && subject.group.is_none() && !frame.model.is_past();
                     if is_now && self.normals.is_off(subject.process.key, field) {
                         style = style.add_modifier(Modifier::BOLD);
                     }
@@ -243,7 +259,10 @@ fn draw_command(row: &Row, subject: Subject<'_>, frame: &Frame<'_>, line: Rect, 
     let width = usize::from(slot.width);
     let lead = format::width(&row.lead);
     let cells = width.saturating_sub(lead);
-    let end = label::end(subject.process, frame.model.boot_offset_ns(), cells);
+    let end = match subject.group {
+        Some(group) => group.end(cells),
+        None => label::end(subject.process, frame.model.boot_offset_ns(), cells),
+    };
     // How it ended is worth more than the end of its arguments.
     let room = cells.saturating_sub(format::width(&end));
     let (text, style) = match (row.id, subject.thread) {

@@ -2,7 +2,8 @@
 
 use ratatui::style::Style;
 
-use super::label;
+use super::groups::Group;
+use super::{findings, label};
 use crate::model::{Model, Process, Thread, Totals, is_idle_wait};
 use crate::tick::{Basis, Grade, Session, Signal, SignalKind, State, StateNs, signal};
 use crate::ui::table::Column;
@@ -139,12 +140,19 @@ pub struct Subject<'a> {
     /// Its waits count as idle unless they are of those that never are: it belongs to the kernel, or nobody says what it
     /// waits for.
     pub rests: bool,
+    /// It is several processes, and `process` their sum.
+    pub group: Option<&'a Group>,
 }
 
 impl<'a> Subject<'a> {
     /// A process, or one thread of it.
     pub fn of(model: &Model, process: &'a Process, thread: Option<&'a Thread>) -> Self {
-        Subject { process, thread, rests: process.facts.kernel || model.waits_have_no_reasons() }
+        Subject { process, thread, rests: process.facts.kernel || model.waits_have_no_reasons(), group: None }
+    }
+
+    /// Several processes together.
+    pub fn of_group(model: &Model, group: &'a Group) -> Self {
+        Subject { group: Some(group), ..Subject::of(model, &group.process, None) }
     }
 
     /// Sums of the newest tick in which it lived.
@@ -157,8 +165,19 @@ impl<'a> Subject<'a> {
         self.process.exited.is_some() || self.thread.is_some_and(|thread| thread.exited_ns.is_some())
     }
 
-    fn id(&self) -> u32 {
-        self.thread.map_or(self.process.key.tgid, |thread| thread.key.tid)
+    /// PID or TID; of several processes how many they are.
+    fn number(&self) -> u64 {
+        let tid = self.thread.map(|thread| thread.key.tid.into());
+        tid.unwrap_or_else(|| self.group.map_or(self.process.key.tgid.into(), |group| group.count))
+    }
+
+    /// Whose it is; of several processes, if they are all of one user.
+    fn user(&self, model: &Model) -> String {
+        match self.group {
+            Some(Group { uid: None, .. }) => "several".into(),
+            Some(Group { uid: Some(uid), .. }) => label::user(model, *uid),
+            None => label::user(model, self.process.facts.uid),
+        }
     }
 
     fn blocked(&self) -> u64 {
@@ -185,15 +204,19 @@ pub fn value(field: Field, subject: Subject<'_>, model: &Model) -> Value {
     let totals = subject.totals();
     let of_process = |number: u64| if subject.thread.is_some() { 0 } else { number };
     Value::Number(match field {
-        Field::Pid => subject.id().into(),
-        Field::User => return Value::Text(label::user(model, process.facts.uid)),
+        Field::Pid => subject.number(),
+        Field::User => return Value::Text(subject.user(model)),
         Field::Command => return Value::Text(sort_name(subject)),
         Field::Cpu => totals.ns.on_cpu(),
         Field::Bar => totals.ns.on_cpu() + totals.ns.runnable() + subject.blocked(),
         Field::RunqP50 => totals.runq.quantile(0.5).map_or(0, |ns| ns + 1),
         Field::RunqP99 => totals.runq.quantile(0.99).map_or(0, |ns| ns + 1),
         Field::RunqMax => totals.runq.max,
-        Field::Blocked => subject.blocked(),
+        // Nothing is blocked more than what no signal ends.
+        Field::Blocked => match findings::stuck_of(model, process, subject.thread) {
+            Some(stuck) => (u64::MAX / 2).saturating_add(model.stuck_for(stuck).0),
+            None => subject.blocked(),
+        },
         Field::Disk => of_process(process.tick_io.moved_bytes()),
         Field::DiskP99 => of_process(process.tick_io.latency.quantile(0.99).map_or(0, |ns| ns + 1)),
         Field::Switches => totals.voluntary + totals.involuntary,
@@ -256,8 +279,8 @@ pub fn cell(field: Field, subject: Subject<'_>, frame: &Frame<'_>, width: usize)
         return (format::NONE.into(), frame.theme.dim());
     }
     let text = match field {
-        Field::Pid => subject.id().to_string(),
-        Field::User => label::user(frame.model, process.facts.uid),
+        Field::Pid => subject.number().to_string(),
+        Field::User => subject.user(frame.model),
         Field::Cpu => return cpu_cell(totals, frame),
         Field::Bar => String::new(),
         Field::RunqP50 => runq(totals, frame, 0.5),
@@ -301,6 +324,9 @@ fn runq(totals: &Totals, frame: &Frame<'_>, quantile: f64) -> String {
 
 /// The largest reasons, as many as fit: `disk 61% net 12%`, of the wall time of its threads.
 fn blocked_cell(subject: Subject<'_>, frame: &Frame<'_>, width: usize) -> (String, Style) {
+    if let Some(stuck) = findings::stuck_of(frame.model, subject.process, subject.thread) {
+        return (findings::stuck_cell(frame.model, stuck, width), frame.theme.warn());
+    }
     let (ns, kernel) = (&subject.totals().ns, subject.rests);
     let mut reasons: Vec<(State, u64)> = reasons(ns, kernel, frame.idle).collect();
     reasons.sort_by_key(|&(state, ns)| (std::cmp::Reverse(ns), state));

@@ -3,6 +3,8 @@
 
 mod draw;
 mod fields;
+mod findings;
+mod groups;
 mod label;
 mod lower;
 mod normal;
@@ -16,6 +18,7 @@ use ratatui::layout::Rect;
 use rustc_hash::FxHashSet;
 
 use self::fields::{FIELDS, Field};
+use self::groups::{By, Group};
 use self::lower::Lower;
 use self::normal::Normals;
 use self::rows::{Row, RowId, Selection};
@@ -40,6 +43,8 @@ pub struct ProcessesPane {
     idle: bool,
     short: bool,
     rows: Vec<Row>,
+    /// What rows of groups are about.
+    groups: Vec<Group>,
     cursor: Cursor,
     /// The row the cursor follows; `None`: it has not been moved and stays at the top.
     followed: Option<RowId>,
@@ -70,7 +75,7 @@ struct Counts {
 }
 
 impl Counts {
-    fn of(model: &Model, rows: &[Row]) -> Self {
+    fn of(model: &Model, rows: &[Row], groups: &[Group]) -> Self {
         let mut counts = Counts::default();
         for process in model.processes() {
             match process.exited {
@@ -81,9 +86,10 @@ impl Counts {
         }
         let lives = |row: &&Row| match row.id {
             RowId::Process(key) => model.process(key).is_some_and(|process| process.exited.is_none()),
-            RowId::Thread(..) => false,
+            RowId::Thread(..) | RowId::Group(_) => false,
         };
-        counts.shown = rows.iter().filter(lives).count();
+        let grouped: u64 = groups.iter().map(|group| group.count - group.exited).sum();
+        counts.shown = rows.iter().filter(lives).count() + grouped as usize;
         counts
     }
 
@@ -125,7 +131,10 @@ impl ProcessesPane {
     /// The column sorted by is always among them.
     fn columns(&self) -> [Column; FIELDS.len()] {
         FIELDS.map(|field| {
-            let column = field.column(self.machine_basis);
+            let mut column = field.column(self.machine_basis);
+            if field == Field::Pid && self.selection.by.is_some() {
+                column.head = "procs";
+            }
             match field {
                 field if field == self.selection.sort => Column { drop: 0, ..column },
                 Field::Nodes if self.one_node => Column { drop: u8::MAX, ..column },
@@ -136,15 +145,30 @@ impl ProcessesPane {
 
     /// Makes the rows anew, in their right order, and finds the cursor's row again.
     fn rank(&mut self, model: &Model) {
-        let rows = rows::rows(model, &self.selection);
+        let rows = self.wanted(model);
         self.set_rows(rows, model);
+    }
+
+    /// The rows in their right order; of groups, these are made anew as well.
+    fn wanted(&mut self, model: &Model) -> Vec<Row> {
+        match self.selection.by {
+            None => {
+                self.groups.clear();
+                rows::rows(model, &self.selection)
+            }
+            Some(by) => {
+                let (groups, rows) = rows::grouped(by, model, &self.selection);
+                self.groups = groups;
+                rows
+            }
+        }
     }
 
     fn set_rows(&mut self, rows: Vec<Row>, model: &Model) {
         self.rows = rows;
-        let processes = self.rows.iter().filter(|row| matches!(row.id, RowId::Process(_))).count();
-        self.hidden = model.process_count().saturating_sub(processes);
-        self.counts = Counts::of(model, &self.rows);
+        let listed = self.rows.iter().filter(|row| !matches!(row.id, RowId::Thread(..))).count();
+        self.hidden = model.process_count().saturating_sub(listed);
+        self.counts = Counts::of(model, &self.rows, &self.groups);
         self.follow();
         self.find(model);
     }
@@ -174,7 +198,7 @@ impl ProcessesPane {
         let Some(search) = &self.search else { return };
         let mut text = String::new();
         for row in &self.rows {
-            let Some(subject) = row.id.subject(model) else { continue };
+            let Some(subject) = row.id.subject(model, &self.groups) else { continue };
             match subject.thread {
                 Some(thread) => {
                     text.clear();
@@ -249,7 +273,7 @@ impl ProcessesPane {
     /// Threads of the process under the cursor: shown or not.
     fn open(&mut self, open: bool, model: &Model) -> Outcome {
         let Some(id) = self.current() else { return Outcome::Done };
-        let key = id.process();
+        let Some(key) = id.process() else { return Outcome::Done };
         let changed = if open { self.selection.opened.insert(key) } else { self.selection.opened.remove(&key) };
         if changed {
             if !open {
@@ -266,6 +290,10 @@ impl ProcessesPane {
             self.search_text.clear();
         } else if self.selection.filter.take().is_some() {
             self.filter_text.clear();
+        } else if let Some((by, _)) = self.selection.within.take() {
+            // Back to the groups that it was chosen from.
+            self.selection.by = Some(by);
+        } else if self.selection.by.take().is_some() {
         } else if self.selection.user.take().is_none() {
             return self.lower.command(Command::Back, model);
         }
@@ -273,11 +301,29 @@ impl ProcessesPane {
         Outcome::Done
     }
 
-    fn enter(&self) -> Outcome {
-        match self.current() {
-            Some(id) => Outcome::Open(Target::Process(id.process())),
-            None => Outcome::Done,
+    /// Looks into the process, or shows those of the group.
+    fn enter(&mut self, model: &Model) -> Outcome {
+        let Some(id) = self.current() else { return Outcome::Done };
+        if let Some(key) = id.process() {
+            return Outcome::Open(Target::Process(key));
         }
+        if let Some(group) = self.groups.iter().find(|group| RowId::Group(group.id) == id) {
+            self.selection.within = self.selection.by.take().map(|by| (by, group.process.facts.comm.clone()));
+            self.followed = None;
+            self.cursor.at = 0;
+            self.rank(model);
+        }
+        Outcome::Done
+    }
+
+    fn pick_group(&self) -> Outcome {
+        let names = By::ALL.iter().map(|by| by.name().to_owned());
+        Outcome::Pick(Choices {
+            command: Command::Group,
+            title: "put together by".into(),
+            items: std::iter::once("nothing: each process".into()).chain(names).collect(),
+            at: By::ALL.iter().position(|&by| Some(by) == self.selection.by).map_or(0, |at| at + 1),
+        })
     }
 
     /// A switch that changes which rows there are.
@@ -338,7 +384,7 @@ impl ProcessesPane {
         let again = self.cursor.at == row && self.followed == self.current();
         self.cursor.at = row;
         self.followed = self.current();
-        if again { self.enter() } else { Outcome::Done }
+        if again { self.enter(model) } else { Outcome::Done }
     }
 }
 
@@ -366,7 +412,7 @@ impl Pane for ProcessesPane {
             return Outcome::Done;
         }
         match command {
-            Command::Enter => return self.enter(),
+            Command::Enter => return self.enter(model),
             Command::Left => return self.open(false, model),
             Command::Right => return self.open(true, model),
             Command::Back => return self.back(model),
@@ -376,6 +422,7 @@ impl Pane for ProcessesPane {
             Command::PrevMatch => return self.next_match(false),
             Command::Sort => return self.pick_sort(),
             Command::User => return self.pick_user(model),
+            Command::Group => return self.pick_group(),
             Command::Reverse | Command::Tree | Command::Threads | Command::KernelThreads => self.toggle(command, model),
             Command::Idle => {
                 self.show_idle(!self.idle);
@@ -404,6 +451,11 @@ impl Pane for ProcessesPane {
                     self.sort_by(field, model);
                 }
             }
+            Command::Group => {
+                self.selection.by = index.checked_sub(1).and_then(|at| By::ALL.get(at).copied());
+                self.selection.within = None;
+                self.rank(model);
+            }
             _ => {
                 self.selection.user = index.checked_sub(1).and_then(|at| users(model).get(at).map(|&(uid, _)| uid));
                 self.rank(model);
@@ -412,7 +464,7 @@ impl Pane for ProcessesPane {
     }
 
     fn process(&self, _model: &Model) -> Option<ProcessKey> {
-        self.current().map(RowId::process)
+        self.current().and_then(RowId::process)
     }
 
     fn copy(&self, model: &Model) -> Option<String> {
@@ -445,7 +497,8 @@ impl Pane for ProcessesPane {
         }
         self.held = hold;
         if hold && !self.rows.is_empty() {
-            self.set_rows(rows::held(&self.rows, model, &self.selection), model);
+            let wanted = self.wanted(model);
+            self.set_rows(rows::held(&self.rows, wanted), model);
         } else {
             self.rank(model);
         }
@@ -474,7 +527,7 @@ impl Pane for ProcessesPane {
 
     fn wants(&self) -> Wants {
         let shown = &self.rows[self.cursor.shown(self.rows.len())];
-        let mut visible: Vec<ProcessKey> = shown.iter().map(|row| row.id.process()).collect();
+        let mut visible: Vec<ProcessKey> = shown.iter().filter_map(|row| row.id.process()).collect();
         visible.sort_unstable();
         visible.dedup();
         Wants { visible, focus: None }

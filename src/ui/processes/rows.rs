@@ -3,6 +3,7 @@
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::fields::{Field, Subject, Value, value};
+use super::groups::{By, Group, Sorter, groups};
 use super::label;
 use crate::model::{Model, Process};
 use crate::tick::{ProcessKey, ThreadKey};
@@ -15,21 +16,25 @@ pub enum RowId {
     Process(ProcessKey),
     /// A thread under its process.
     Thread(ProcessKey, ThreadKey),
+    /// Several together, by [`Group::id`].
+    Group(u64),
 }
 
 impl RowId {
     /// The process it is, or belongs to.
-    pub fn process(self) -> ProcessKey {
+    pub fn process(self) -> Option<ProcessKey> {
         match self {
-            RowId::Process(key) | RowId::Thread(key, _) => key,
+            RowId::Process(key) | RowId::Thread(key, _) => Some(key),
+            RowId::Group(_) => None,
         }
     }
 
     /// What the row is about; `None` when the model has let go of it.
-    pub fn subject(self, model: &Model) -> Option<Subject<'_>> {
+    pub fn subject<'a>(self, model: &'a Model, groups: &'a [Group]) -> Option<Subject<'a>> {
         match self {
             RowId::Process(key) => Some(Subject::of(model, model.process(key)?, None)),
             RowId::Thread(key, thread) => Some(Subject::of(model, model.process(key)?, Some(model.thread(thread)?))),
+            RowId::Group(id) => Some(Subject::of_group(model, groups.iter().find(|group| group.id == id)?)),
         }
     }
 }
@@ -56,6 +61,10 @@ pub struct Selection {
     pub user: Option<u32>,
     /// With threads of the kernel.
     pub kernel: bool,
+    /// Processes are put together by that.
+    pub by: Option<By>,
+    /// Only processes of the group of that name.
+    pub within: Option<(By, String)>,
     /// Children under their parents.
     pub tree: bool,
     /// Threads under their process.
@@ -72,6 +81,8 @@ impl Default for Selection {
             filter: None,
             user: None,
             kernel: true,
+            by: None,
+            within: None,
             tree: false,
             threads: false,
             opened: FxHashSet::default(),
@@ -96,9 +107,21 @@ pub fn rows(model: &Model, selection: &Selection) -> Vec<Row> {
     rows
 }
 
+/// The groups that processes are put together in, and a row of each.
+pub fn grouped(by: By, model: &Model, selection: &Selection) -> (Vec<Group>, Vec<Row>) {
+    let groups = groups(by, model, &passing(model, selection));
+    let mut valued: Vec<(Value, &Group)> =
+        groups.iter().map(|group| (value(selection.sort, Subject::of_group(model, group), model), group)).collect();
+    valued.sort_by(|(one, a), (other, b)| {
+        let by_value = if selection.descending { other.cmp(one) } else { one.cmp(other) };
+        by_value.then_with(|| a.process.facts.comm.cmp(&b.process.facts.comm))
+    });
+    let rows = valued.into_iter().map(|(_, group)| Row { id: RowId::Group(group.id), lead: String::new() }).collect();
+    (groups, rows)
+}
+
 /// The rows we have in the order they have, without those that are gone, with new ones at the end.
-pub fn held(rows: &[Row], model: &Model, selection: &Selection) -> Vec<Row> {
-    let wanted = self::rows(model, selection);
+pub fn held(rows: &[Row], wanted: Vec<Row>) -> Vec<Row> {
     let known: FxHashSet<RowId> = rows.iter().map(|row| row.id).collect();
     let here: FxHashSet<RowId> = wanted.iter().map(|row| row.id).collect();
     let kept = rows.iter().filter(|row| here.contains(&row.id)).cloned();
@@ -106,12 +129,16 @@ pub fn held(rows: &[Row], model: &Model, selection: &Selection) -> Vec<Row> {
     kept.chain(new).collect()
 }
 
-/// Processes that pass the filters, in order.
-fn sorted<'a>(model: &'a Model, selection: &Selection) -> Vec<&'a Process> {
+/// Processes that pass the filters, in no order.
+fn passing<'a>(model: &'a Model, selection: &Selection) -> Vec<&'a Process> {
     let mut text = String::new();
+    let within = selection.within.as_ref().map(|(by, label)| (Sorter::new(*by, model), label));
     let mut passes = |process: &&Process| {
         let facts = &process.facts;
         if facts.kernel && !selection.kernel || selection.user.is_some_and(|user| user != facts.uid) {
+            return false;
+        }
+        if within.as_ref().is_some_and(|(sorter, label)| sorter.label(process) != **label) {
             return false;
         }
         selection.filter.as_ref().is_none_or(|filter| {
@@ -119,9 +146,13 @@ fn sorted<'a>(model: &'a Model, selection: &Selection) -> Vec<&'a Process> {
             filter.matches(&text)
         })
     };
-    let mut valued: Vec<(Value, &Process)> = model
-        .processes()
-        .filter(|process| passes(process))
+    model.processes().filter(|process| passes(process)).collect()
+}
+
+/// The same, in order.
+fn sorted<'a>(model: &'a Model, selection: &Selection) -> Vec<&'a Process> {
+    let mut valued: Vec<(Value, &Process)> = passing(model, selection)
+        .into_iter()
         .map(|process| (value(selection.sort, Subject::of(model, process, None), model), process))
         .collect();
     order(&mut valued, selection.descending, |process| process.key.tgid);
