@@ -5,6 +5,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Modifier;
 
+use super::ran::Ran;
 use super::table::{self, Column, Cursor, Slot, Sorted};
 use super::{Command, Context, Outcome, Pane, Target, Theme, copy, draw, format, strip};
 use crate::model::{HistoryTick, Model, Scope};
@@ -72,6 +73,9 @@ const COLUMNS: [Column; 14] = [
 
 /// Ticks of the past that are drawn.
 const PAST: usize = 60;
+/// Lines of the past before anything comes below it, and of that: a blank, a title, heads and three threads.
+const LEAST_PAST: u16 = 8;
+const LEAST_RAN: u16 = 6;
 /// From here on a CPU has too many threads.
 const CROWDED: f64 = 1.0;
 /// From here on a CPU has time to spare.
@@ -85,6 +89,7 @@ const SOFT: f64 = 0.3;
 pub struct CpusPane {
     cursor: Cursor,
     selected: Option<u32>,
+    ran: Ran,
 }
 
 /// Heads and rows, findings, and the last minute of the CPU under the cursor.
@@ -92,6 +97,7 @@ struct Parts {
     table: Rect,
     findings: Rect,
     past: Rect,
+    ran: Rect,
 }
 
 fn parts(area: Rect, cpus: usize, findings: usize) -> Parts {
@@ -100,6 +106,7 @@ fn parts(area: Rect, cpus: usize, findings: usize) -> Parts {
     let room = area.height - said;
     // The past gets what rows leave over; where CPUs are many, a third, if that is enough to show anything.
     let past = match room.saturating_sub(wanted) {
+        left if left >= LEAST_PAST + LEAST_RAN => (left - LEAST_RAN).min(16),
         left if left >= 7 => left.min(16),
         _ if room / 3 >= 7 => room / 3,
         _ => 0,
@@ -107,16 +114,15 @@ fn parts(area: Rect, cpus: usize, findings: usize) -> Parts {
     let table = Rect { height: room - past, ..area };
     let table = Rect { height: table.height.min(wanted), ..table };
     let findings = Rect { y: table.bottom(), height: said, ..area };
-    Parts {
-        table,
-        findings,
-        past: Rect { y: findings.bottom() + u16::from(past > 0), height: past.saturating_sub(1), ..area },
-    }
+    let past = Rect { y: findings.bottom() + u16::from(past > 0), height: past.saturating_sub(1), ..area };
+    let y = (past.bottom() + u16::from(past.height > 0)).min(area.bottom());
+    Parts { table, findings, past, ran: Rect { y, height: area.bottom() - y, ..area } }
 }
 
 impl CpusPane {
     fn select(&mut self, model: &Model) {
         self.selected = model.cpus().get(self.cursor.at).map(|cpu| cpu.id);
+        self.ran.update(self.selected, model);
     }
 
     /// The past gets a fifth of a narrow screen, a quarter of a wide one.
@@ -199,6 +205,7 @@ impl Pane for CpusPane {
         }
         if let Some(id) = self.selected {
             past(model, id, theme, parts.past, buf);
+            self.ran.render(model, theme, parts.ran, buf);
         }
     }
 }

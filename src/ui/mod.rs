@@ -46,6 +46,7 @@ mod process;
 mod processes;
 mod prompt;
 mod quality;
+mod ran;
 mod scroll;
 pub mod signal;
 mod status;
