@@ -20,6 +20,8 @@ use crate::tick::ProcessKey;
 
 /// How old the facts of a visible process may be.
 const FRESH: Duration = Duration::from_secs(10);
+/// The same of one that writes over its arguments what it does: that changes all the time.
+const FRESH_TITLE: Duration = Duration::from_millis(900);
 /// How old the memory placement of the process in focus may be; reading it walks the page tables of the process.
 const FRESH_PLACEMENT: Duration = Duration::from_secs(5);
 /// Processes that nobody looks at: this many at once, and then so many a second (30–50 µs each).
@@ -65,6 +67,15 @@ struct Known {
     /// An answer to a question from before the last exec tells of another program.
     execs: u32,
     hash: u64,
+    /// Its arguments are a title: `postgres: app shop [local] idle`.
+    titled: bool,
+}
+
+impl Known {
+    /// How old its facts may be while it is visible.
+    fn fresh(&self) -> Duration {
+        if self.titled { FRESH_TITLE } else { FRESH }
+    }
 }
 
 enum Job {
@@ -184,6 +195,7 @@ impl Facts {
                 let Some(known) = self.known.get_mut(&key).filter(|known| known.execs == execs) else { return };
                 (known.asked, known.read) = (false, Some(now));
                 let Some(part) = part else { return };
+                known.titled = part.cmdline.as_ref().is_some_and(|words| words.len() == 1 && words[0].contains(": "));
                 let hash = BuildHasherDefault::<rustc_hash::FxHasher>::default().hash_one(&part);
                 if hash != known.hash {
                     known.hash = hash;
@@ -203,7 +215,7 @@ impl Facts {
         let mut first = Vec::new();
         for &key in &self.visible {
             let Some(known) = self.known.get_mut(&key) else { continue };
-            if !known.asked && known.read.is_none_or(|read| now.saturating_duration_since(read) >= FRESH) {
+            if !known.asked && known.read.is_none_or(|read| now.saturating_duration_since(read) >= known.fresh()) {
                 known.asked = true;
                 first.push(Job::Facts(key, known.execs));
             }
@@ -347,6 +359,25 @@ mod tests {
         facts.refresh();
         std::thread::sleep(Duration::from_millis(50));
         assert!(facts.refresh().facts.is_empty());
+    }
+
+    #[test]
+    fn a_title_is_read_again_each_second_and_arguments_are_not() {
+        let title = |words: &[&str]| FactsPart {
+            cmdline: Some(words.iter().map(|&word| word.to_owned()).collect()),
+            ..FactsPart::default()
+        };
+        let of = |part: FactsPart| {
+            let mut facts = Facts::new(&[0]);
+            let key = ProcessKey { tgid: u32::MAX, start_ns: 1 };
+            facts.known.insert(key, Known::default());
+            facts.take(Result::Facts(key, 0, Some(part)), Instant::now(), &mut News::default());
+            facts.known[&key].fresh()
+        };
+        assert_eq!(of(title(&["postgres: app shop [local] UPDATE waiting"])), FRESH_TITLE);
+        assert_eq!(of(title(&["echo", "postgres: app"])), FRESH);
+        assert_eq!(of(title(&["/usr/sbin/sshd"])), FRESH);
+        assert_eq!(of(FactsPart::default()), FRESH);
     }
 
     #[test]
