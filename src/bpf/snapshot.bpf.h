@@ -17,7 +17,11 @@ const volatile __u32 snapshots_per_period = 6; /* and CPU */
 #endif
 
 #define SNAPSHOT_PERIOD_NS 100000000ull
-#define SNAPSHOT_PERIODS 3 /* of so many at the most they are saved */
+/*
+ * Of so many at the most they are saved: a compiler that is read from the disk waits a hundred times at as many places while its tables
+ * are being made, and all at once.
+ */
+#define SNAPSHOT_PERIODS 8
 #define SNAPSHOT_PART 4096 /* bytes copied at once */
 #define SNAPSHOT_SMALL 128
 

@@ -75,6 +75,13 @@ pub struct Sorted {
     pub address: u64,
 }
 
+impl Sorted {
+    /// Its file offsets.
+    pub fn offsets(&self) -> Range<u64> {
+        self.offset..self.offset.saturating_add(8 * u64::from(self.count))
+    }
+}
+
 /// Where all of it lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {

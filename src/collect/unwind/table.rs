@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::bytes::{Pager, ReadAt};
 use super::cfi::{Evaluator, Rows};
-use super::image::{Layout, NoTable};
+use super::image::{Frames, Layout, NoTable, Sorted};
 use super::index::Index;
 use super::rule::{Row, Rule, shape};
 use super::rules::Rules;
@@ -129,6 +129,13 @@ impl<S: ReadAt> Table<S> {
     /// Which offsets it covers.
     pub fn extent(&self) -> Extent {
         self.whole().unwrap_or(Extent { first: 0, pages: 0 })
+    }
+
+    /// Where in the file lies what its windows are made of: the sorted table, and the call frame information. They may overlap.
+    pub fn frames(&self) -> [Range<u64>; 2] {
+        let Frames { section, sorted, .. } = &self.layout.frames;
+        let sorted = sorted.as_ref().map_or(0..0, Sorted::offsets);
+        [sorted, section.clone()]
     }
 
     /// The file, or the image.

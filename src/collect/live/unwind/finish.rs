@@ -60,6 +60,11 @@ impl Snapshot {
         self.head.taken == ASLEEP
     }
 
+    /// Bytes that it takes.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + self.stack.len() + self.outer.len()
+    }
+
     fn registers(&self) -> Registers {
         let mut registers = Registers { pc: self.head.pc, ..Registers::default() };
         registers.general.iter_mut().zip(self.head.regs).for_each(|(general, value)| *general = value);

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
+use std::num::NonZeroU64;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 use rustc_hash::{FxHashMap, FxHashSet};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::AtFlags;
+use rustix::fs::{Advice, AtFlags, fadvise};
 
 use super::super::ids::Ids;
 use super::super::maps::FlipPage;
@@ -36,8 +37,10 @@ use crate::tick::ProcessKey;
 pub const MAX_ROW_BYTES: u64 = 64 << 20;
 /// Files that are kept open to make more of their tables, at most.
 const MAX_OPEN: usize = 128;
-/// Stacks that may wait to be walked, 128 KiB each at most; older ones stay as they are.
-const MAX_UNFINISHED: usize = 64;
+/// Bytes of stacks that may wait to be walked, 128 KiB each at most; older ones stay as they are.
+const MAX_UNFINISHED: usize = 16 << 20;
+/// Bytes of a file that the kernel is asked to read in advance; the call frame information of LLVM has 9 MB.
+const MOST_AHEAD: u64 = 16 << 20;
 /// Threads that were asleep before us whose stacks may wait, 350 bytes each; the others' user parts stay unread.
 const MAX_ASLEEP: usize = 8192;
 /// So often a file may not be opened before it counts as one without a table.
@@ -86,6 +89,8 @@ struct Open {
     table: Table<File>,
     local: bool,
     used: Instant,
+    /// The kernel was asked to read it in advance.
+    ahead: bool,
 }
 
 /// Windows that are to be filled, each once, the newest first.
@@ -242,11 +247,19 @@ impl Worker {
             self.missed = Instant::now();
         }
         self.unfinished.extend(walking);
+        self.let_go();
         let room = MAX_ASLEEP.saturating_sub(self.asleep.len());
         self.asleep.extend(asleep.into_iter().take(room));
-        // They stay as they are.
-        let excess = self.unfinished.len().saturating_sub(MAX_UNFINISHED);
-        self.unfinished.drain(..excess);
+    }
+
+    /// Stacks for which there is no room stay as they are, the oldest first.
+    fn let_go(&mut self) {
+        let mut bytes: usize = self.unfinished.iter().map(Snapshot::bytes).sum();
+        while bytes > MAX_UNFINISHED
+            && let Some(snapshot) = self.unfinished.pop_front()
+        {
+            bytes -= snapshot.bytes();
+        }
     }
 
     /// All that is missed, then one stack, so that what is missed meanwhile need not wait for many.
@@ -292,6 +305,23 @@ impl Worker {
             let space = self.space(process);
             if !self.reopen(id, &space, need.vm_start) || self.fill_at(id, need.offset).is_err() {
                 self.store.maps().ask_again(id.index, need.offset);
+            }
+        }
+    }
+
+    /// Has the kernel read in one go what is going to be read a few bytes here and there.
+    ///
+    /// A program that is read from the disk has its stacks lead through dozens of windows in its first moments, and each block of their
+    /// call frame information would wait behind what the program itself has read.
+    fn read_ahead(&mut self, id: FileId) {
+        let open = self.open.get_mut(&id.index).filter(|open| open.id == id && open.local && !open.ahead);
+        let Some(open) = open else { return };
+        open.ahead = true;
+        for part in open.table.frames() {
+            let length = NonZeroU64::new(part.end.saturating_sub(part.start).min(MOST_AHEAD));
+            if length.is_some() {
+                // Advice; without it the same is read later.
+                let _ = fadvise(open.table.source(), part.start, length, Advice::WillNeed);
             }
         }
     }
@@ -420,7 +450,7 @@ impl Worker {
         {
             self.open.remove(&oldest);
         }
-        self.open.insert(id.index, Open { id, table, local, used: Instant::now() });
+        self.open.insert(id.index, Open { id, table, local, used: Instant::now(), ahead: false });
     }
 
     /// Opens a file again that was closed, if it is still the one; true if it is open.
@@ -442,6 +472,7 @@ impl Worker {
 
     /// What the file itself says of an offset; its window is wanted from now on.
     pub(super) fn ask(&mut self, id: FileId, offset: u64) -> Option<Rule> {
+        self.read_ahead(id);
         let open = self.open.get_mut(&id.index).filter(|open| open.id == id)?;
         if !open.local {
             self.fill_at(id, offset).ok()?;
@@ -460,6 +491,7 @@ impl Worker {
         if !self.budget.allows() {
             return Err(Refused::Full);
         }
+        self.read_ahead(id);
         let window = self.open.get(&id.index).and_then(|open| open.table.extent().window_of(offset));
         window.map_or(Ok(()), |window| self.fill(id, window))
     }
