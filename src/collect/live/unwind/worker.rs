@@ -241,9 +241,17 @@ impl Worker {
         let bytes = self.needs.take();
         let mut rest = bytes.as_slice();
         self.needed.extend(std::iter::from_fn(|| wire::take::<unwind_need>(&mut rest)));
+        if !self.needed.is_empty() {
+            self.missed = Instant::now();
+        }
+        self.keep_stacks();
+    }
+
+    /// Takes in the stacks that could not be walked: the ring has room for 31 of the longest.
+    fn keep_stacks(&mut self) {
         let (asleep, walking): (Vec<_>, Vec<_>) =
             snapshots(&self.snapshots.take(), &self.ids).into_iter().partition(Snapshot::is_asleep);
-        if !walking.is_empty() || !self.needed.is_empty() {
+        if !walking.is_empty() {
             self.missed = Instant::now();
         }
         self.unfinished.extend(walking);
@@ -266,6 +274,8 @@ impl Worker {
     fn work(&mut self) {
         for need in std::mem::take(&mut self.needed) {
             self.need(&need);
+            // It may have taken long: the file is on a disk.
+            self.keep_stacks();
         }
         if let Some(snapshot) = self.unfinished.pop_front() {
             self.finish(&snapshot);
