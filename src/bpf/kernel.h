@@ -189,6 +189,10 @@ struct mm_struct___seqcount {
 	seqcount_t mm_lock_seq;
 };
 
+struct vm_area_struct___locked { /* from 6.4 on */
+	unsigned int vm_lock_seq;
+};
+
 struct mm_rss_stat___old {
 	struct {
 		__s64 counter;
@@ -385,6 +389,16 @@ static __always_inline bool mappings_number(struct mm_struct *mm, __u32 *number)
 		return false;
 	*number = BPF_CORE_READ(numbered, mm_lock_seq);
 	return true;
+}
+
+#define NO_NUMBER (~0u)
+
+/* The number above when this mapping was made or changed last; NO_NUMBER: not known. */
+static __always_inline __u32 mapping_number(struct vm_area_struct *vma)
+{
+	struct vm_area_struct___locked *locked = (void *)vma;
+
+	return bpf_core_field_exists(locked->vm_lock_seq) ? BPF_CORE_READ(locked, vm_lock_seq) : NO_NUMBER;
 }
 
 /* Where the user's registers lie within a kernel stack: the same distance in each, learnt from the first. */

@@ -5,8 +5,8 @@ use serde_json::Value;
 use super::*;
 use crate::model::story::{MS, SECOND, facts, model, names, process, thread, tick, weight};
 use crate::tick::{
-    CpuTick, DiskTick, Event, Hist, Lens, Life, Loss, NodeTick, ProgramCost, Quota, Sampler, Session, SlowRequest, State,
-    Stuck, Tick,
+    CpuTick, DiskTick, Event, Hist, Lens, Life, Loss, NodeTick, ProgramCost, Quota, Sampler, Session, SlowRequest,
+    State, Stuck, Tick,
 };
 
 const SCHEMA: &str = include_str!("../../../assets/tick.schema.json");
