@@ -2,7 +2,7 @@
 //!
 //! Three intervals over the budget in a row, and as many steps are taken at once as bring it down, each time of what costs
 //! most; while something is given up already, two are enough. Totals are never given up, a lens as a whole only if that brings the cost
-//! within the budget, and more than its first step only if all of them could: where totals alone exceed it, a lens that is hardly of use
+//! within the budget and what is left of it is worth that, and more than its first step only if all of them could: where totals alone exceed it, a lens that is hardly of use
 //! any more helps nobody. A step is taken back when there has been room for it for a while; a while that
 //! doubles each time this turns out to have been too early.
 
@@ -20,6 +20,8 @@ const TOO_EARLY: u32 = 20;
 const ROOM: f64 = 0.8;
 /// What costs less than this part of the budget is not worth giving up.
 const WORTH: f64 = 0.02;
+/// The same of what is left of a lens: without any, one cannot even see what takes the machine.
+const WORTH_A_LENS: f64 = 0.1;
 
 /// What one interval cost.
 #[derive(Clone, Copy, Debug, Default)]
@@ -186,7 +188,7 @@ impl Policy {
             let next = ladder.next()?;
             let saved = cost - ladder.at_setting(next, cost, spent, self.seconds(spent));
             let allowed = match next {
-                0 => predicted - saved <= self.budget,
+                0 => predicted - saved <= self.budget && cost >= WORTH_A_LENS * self.budget,
                 _ => ladder.at == 0 || attainable,
             };
             (cost >= WORTH * self.budget && allowed).then_some((at, cost, saved))
@@ -315,6 +317,15 @@ mod tests {
         assert_eq!(policy.now(LeverKind::Rate), 0);
         assert!(!told[7].exhausted && told[7].cost_ppm <= 10_000);
         assert_eq!(told[7].levers.len(), 1, "what was not asked for is no lever");
+    }
+
+    #[test]
+    fn the_last_samples_stay_where_they_cost_next_to_nothing() {
+        let mut policy = Policy::new(0.01, 0, 99);
+        // At 11 Hz they are 0.02 of the budget, which is exceeded by 0.01 then.
+        let told = run(&mut policy, Plant { rest: 0.0099, demand: 0.0, sample_ns: 20_000.0, ..QUIET }, 20);
+        assert_eq!(policy.now(LeverKind::Rate), 11);
+        assert!(told[19].exhausted, "and it is said that the budget is not kept");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::fs;
 use std::path::PathBuf;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::tick::Quota;
 
@@ -26,6 +26,8 @@ pub struct Quotas {
     fresh: Vec<String>,
     /// Those that have none, the one that is looked at next in front.
     others: VecDeque<String>,
+    /// All of these: so that a crowd of processes costs no more than its cgroups.
+    met: FxHashSet<String>,
 }
 
 /// A mounted hierarchy.
@@ -59,8 +61,8 @@ impl Quotas {
         }
         let ends = cgroup.match_indices('/').map(|(at, _)| at).skip(1).chain([cgroup.len()]);
         for path in ends.map(|end| &cgroup[..end]).filter(|path| path.len() > 1) {
-            let mut others = self.fresh.iter().chain(&self.others);
-            if !self.limited.contains_key(path) && others.all(|other| other != path) {
+            if !self.met.contains(path) {
+                self.met.insert(path.to_owned());
                 self.fresh.push(path.to_owned());
             }
         }
@@ -97,7 +99,9 @@ impl Quotas {
         let due = LOOKS.min(self.others.len());
         for cgroup in self.fresh.drain(..).chain(self.others.drain(..due)).collect::<Vec<_>>() {
             match (root.exists(&cgroup), root.quota(&cgroup)) {
-                (false, _) => {}
+                (false, _) => {
+                    self.met.remove(&cgroup);
+                }
                 (true, None) => self.others.push_back(cgroup),
                 (true, Some(_)) => {
                     let counters = root.counters(&cgroup);
