@@ -130,14 +130,19 @@ static __always_inline bool holds(struct walk *w, struct memo *memo)
  */
 static __always_inline void keep_memos(struct walk *w, __u64 space)
 {
-	__u32 number = 0, known = mappings_number((void *)w->mm, &number), i, kept = KEPT_TO_COMPARE;
+	__u32 number = 0, known = mappings_number((void *)w->mm, &number), i;
+	bool same = known && w->memos_hold && w->memos_at == number;
+	struct memo *memo;
 
-	if (known && w->memos_hold && w->memos_at == number)
-		kept = KEPT_AS_IT_IS;
 	for (i = 0; i < MEMOS; i++) {
-		w->memo[i].kept = kept;
+		memo = &w->memo[i];
+		/* One that the last walk did not come to is as old as it was: what was to be compared still is. */
+		if (!same)
+			memo->kept = KEPT_TO_COMPARE;
+		else if (memo->kept == KEPT_NOT)
+			memo->kept = KEPT_AS_IT_IS;
 		if (w->memos_of != space)
-			w->memo[i].end = 0;
+			memo->end = 0;
 	}
 	w->memos_of = space;
 	w->memos_at = number;

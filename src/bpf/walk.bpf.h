@@ -72,11 +72,11 @@ enum covered {
 	COVERED_ANONYMOUS, /* code made at run time */
 };
 
-/* Of a memo from a walk before, that has not been looked at since. */
+/* How a memo stands to the present walk. */
 enum kept {
-	KEPT_NOT,
-	KEPT_AS_IT_IS,	 /* nothing was mapped or unmapped since */
-	KEPT_TO_COMPARE, /* with the mapping that is there now */
+	KEPT_NOT,	 /* made in it, or found to hold */
+	KEPT_AS_IT_IS,	 /* of one before, and nothing was mapped or unmapped since */
+	KEPT_TO_COMPARE, /* of one before: with the mapping that is there now */
 };
 
 /* An executable mapping of the process. */

@@ -2,9 +2,9 @@
 //!
 //! Three intervals over the budget in a row, and as many steps are taken at once as bring it down, each time of what costs
 //! most; while something is given up already, two are enough. Totals are never given up, a lens as a whole only if that brings the cost
-//! within the budget and what is left of it is worth that, and more than its first step only if all of them could: where totals alone exceed it, a lens that is hardly of use
-//! any more helps nobody. A step is taken back when there has been room for it for a while; a while that
-//! doubles each time this turns out to have been too early.
+//! within the budget and what is left of it is worth that, and more than its first step only if all of them could: where totals alone exceed
+//! it, a lens that is hardly of use any more helps nobody. A step is taken back when there has been room for it for a while; a
+//! while that doubles each time this turns out to have been too early.
 
 use crate::tick::{Change, Governor, Lever, LeverKind};
 

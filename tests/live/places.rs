@@ -169,6 +169,28 @@ fn a_library_replaced_by_another_file() {
     mostly("replace", &[], &["main", "calls_library", "lib_busy"]);
 }
 
+/// Where a library was, another one lies, and samples between the two were in neither: what was known of the place is of the first.
+#[test]
+fn a_library_where_another_one_was() {
+    let Some(_machine) = machine() else { return };
+    let flags = ["-O2", "-shared", "-fPIC"];
+    let library = compile("gcc", "library", "libswap.so", &flags).expect("a C compiler").display().to_string();
+    let flags = [&flags[..], &["-DOTHER"]].concat();
+    let other = compile("gcc", "library", "libswap-other.so", &flags).expect("a C compiler").display().to_string();
+    let recording = Recording::with(|options| options.rate_hz = 997);
+    let mut places = Workload::prepare_program(&compiled("swap", &[]), &["swap", "2", &library, &other]);
+    places.run();
+    recording.wait_past(places.number("end_ns"));
+    recording.wait_names(places.pid());
+    let seen = recording.stop();
+    let of = |functions: &[&str]| within(&seen, places.pid(), functions);
+    let (_, all, others) = of(&["main", "swaps", "lib_other"]);
+    for (function, least) in [("lib_busy", 28), ("busy", 28), ("lib_other", 28)] {
+        let (there, ..) = of(&["main", "swaps", function]);
+        assert!(all > 700 && there * 100 >= all * least, "{function}: {there} of {all}\n{}", others.join("\n"));
+    }
+}
+
 #[test]
 fn a_program_that_was_deleted() {
     mostly("delete", &[], &["main", "busy"]);
