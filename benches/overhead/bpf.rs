@@ -79,7 +79,16 @@ pub fn since(before: &BTreeMap<u32, Program>, after: &BTreeMap<u32, Program>) ->
     by_name.into_values().filter(|program| program.runs > 0).collect()
 }
 
-/// The empty programs, attached as long as this lives.
+/// Which of the programs of `floor.bpf.c`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Least {
+    /// They do nothing.
+    Nothing,
+    /// They read the clock.
+    Clock,
+}
+
+/// The programs that do the least, attached as long as this lives.
 pub struct Floor {
     // Links go before the object whose programs they hold.
     _links: Vec<Link>,
@@ -87,8 +96,8 @@ pub struct Floor {
 }
 
 impl Floor {
-    /// Compiles `floor.bpf.c` into `dir` and attaches the programs the kernel takes.
-    pub fn attach(dir: &Path) -> Result<Self> {
+    /// Compiles `floor.bpf.c` into `dir` and attaches those of its programs that the kernel takes.
+    pub fn attach(dir: &Path, least: Least) -> Result<Self> {
         let object = dir.join("floor.bpf.o");
         let clang = load::clang()?;
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/overhead/floor.bpf.c");
@@ -98,8 +107,13 @@ impl Floor {
             .status()
             .with_context(|| format!("starting {clang}"))?;
         ensure!(status.success(), "{clang} could not compile {source}");
-        let object = ObjectBuilder::default().open_file(&object)?.load().context("loading the empty programs")?;
-        let links = object.progs_mut().filter_map(|program| program.attach().ok()).collect();
+        let prefix = match least {
+            Least::Nothing => "empty_",
+            Least::Clock => "clock_",
+        };
+        let object = ObjectBuilder::default().open_file(&object)?.load().context("loading the least programs")?;
+        let wanted = object.progs_mut().filter(|program| program.name().to_string_lossy().starts_with(prefix));
+        let links = wanted.filter_map(|program| program.attach().ok()).collect();
         Ok(Floor { _links: links, _object: object })
     }
 }

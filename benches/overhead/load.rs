@@ -86,9 +86,17 @@ impl Drop for Load {
 
 /// Seconds that `trips` round trips take, both ends on the last CPU; each end computes `steps` in between.
 pub fn ping_pong_seconds(trips: u64, steps: u64) -> Result<f64> {
-    let cpu = std::thread::available_parallelism()?.get() - 1;
-    let ns = Load::start(&["ping-pong", &trips.to_string(), &cpu.to_string(), &steps.to_string()])?.line()?;
-    Ok(ns.parse::<f64>()? / 1e9)
+    ping_pongs_seconds(trips, steps, 1)
+}
+
+/// The same on each of the last `cpus` CPUs at once, the mean of their times.
+pub fn ping_pongs_seconds(trips: u64, steps: u64, cpus: usize) -> Result<f64> {
+    let all = std::thread::available_parallelism()?.get();
+    ensure!(cpus <= all, "{cpus} CPUs are needed, {all} are here");
+    let start = |cpu: usize| Load::start(&["ping-pong", &trips.to_string(), &cpu.to_string(), &steps.to_string()]);
+    let mut pairs = (all - cpus..all).map(start).collect::<Result<Vec<_>>>()?;
+    let ns = pairs.iter_mut().map(|pair| Ok(pair.line()?.parse::<f64>()?)).sum::<Result<f64>>()?;
+    Ok(ns / 1e9 / cpus as f64)
 }
 
 /// How many steps to compute at each end, so that a round trip takes so long while nobody watches.

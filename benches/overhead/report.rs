@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::bpf::{self, Floor, Program, Stats};
+use crate::bpf::{self, Floor, Least, Program, Stats};
 use crate::load::{self, Load};
 use crate::screen::{self, Run};
 use crate::stats::{Spread, cell, order, ratios, short, spread};
@@ -77,11 +77,11 @@ pub fn programs(rounds: usize, scratch: &Path) -> Result<()> {
         }
         let (mut floors, mut rows) = (Vec::new(), vec![Vec::new(); tools.len()]);
         for round in 0..rounds {
-            let floor = Floor::attach(scratch)?;
+            let floor = Floor::attach(scratch, Least::Nothing)?;
             floors.push(counted(std::process::id(), work)?);
             drop(floor);
             for at in order(tools.len(), round) {
-                match counted_tool(&tools[at], work) {
+                match counted_tool(&tools[at], work, scratch) {
                     Ok(run) => rows[at].push(run),
                     Err(error) => eprintln!("{error:#}"),
                 }
@@ -102,8 +102,8 @@ fn counted(pid: u32, work: &dyn Fn() -> Result<()>) -> Result<Vec<Program>> {
 }
 
 /// The same for a tool that is started for it.
-fn counted_tool(tool: &Tool, work: &dyn Fn() -> Result<()>) -> Result<Vec<Program>> {
-    let running = Running::start(tool)?;
+fn counted_tool(tool: &Tool, work: &dyn Fn() -> Result<()>, scratch: &Path) -> Result<Vec<Program>> {
+    let running = Running::start(tool, scratch)?;
     counted(running.pid()?, work)
 }
 
@@ -153,9 +153,14 @@ pub fn work(rounds: usize, scratch: &Path) -> Result<()> {
     type Timed<'a> = (&'static str, Box<dyn Fn() -> Result<f64> + 'a>);
     // Two switches each.
     let steps = load::steps_for(Duration::from_micros(20))?;
-    let works: [Timed; 3] = [
+    let steps_of_two = load::steps_for(Duration::from_micros(40))?;
+    let works: [Timed; 4] = [
         ("200 000 pipe round trips on one CPU", Box::new(|| load::ping_pong_seconds(TRIPS, 0))),
         ("the same with work in between, 100 000 switches/s", Box::new(|| load::ping_pong_seconds(TRIPS, steps))),
+        (
+            "the same on each of two CPUs, 50 000 switches/s",
+            Box::new(|| load::ping_pongs_seconds(TRIPS / 2, steps_of_two, 2)),
+        ),
         ("2 × clang -O2", Box::new(|| load::build_seconds(&source))),
     ];
     for (name, work) in &works {
@@ -166,7 +171,7 @@ pub fn work(rounds: usize, scratch: &Path) -> Result<()> {
         let mut seconds = vec![Vec::new(); tools.len()];
         for round in 0..rounds {
             for at in order(tools.len(), round) {
-                seconds[at].push(match Running::start(&tools[at]) {
+                seconds[at].push(match Running::start(&tools[at], scratch) {
                     // It watches until the work is done.
                     Ok(_running) => Some(work()?),
                     Err(error) => {

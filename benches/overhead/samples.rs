@@ -88,7 +88,7 @@ fn is_installed(program: &str) -> bool {
 
 fn run(script: &str, each: Duration, dir: &Path) -> Result<Run> {
     let tool = tools::attachers().into_iter().next().context("sberf itself")?;
-    let running = Running::start(&tool)?;
+    let running = Running::start(&tool, dir)?;
     let pid = running.pid()?;
     let (begun, before) = (Instant::now(), bpf::programs_of(pid));
     // It ends all that the shell started: they are of one group.

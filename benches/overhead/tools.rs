@@ -1,12 +1,13 @@
 //! sberf and its peers: how each is started, and how it is made to end.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::bpf::{Floor, Least};
 use crate::screen::Terminal;
 
 /// From start until a tool has attached whatever it attaches.
@@ -16,15 +17,21 @@ const ATTACH: Duration = Duration::from_millis(1500);
 #[derive(Clone, Debug)]
 pub struct Tool {
     pub name: &'static str,
-    /// Empty: nothing watches.
+    /// Empty: no program is started.
     pub command: Vec<String>,
+    /// Programs that do the least, attached by this one.
+    pub least: Option<Least>,
     /// Lives in a terminal.
     pub screen: bool,
 }
 
 impl Tool {
     fn new(name: &'static str, command: &str, screen: bool) -> Self {
-        Tool { name, command: command.split_whitespace().map(String::from).collect(), screen }
+        Tool { name, command: command.split_whitespace().map(String::from).collect(), least: None, screen }
+    }
+
+    fn least(name: &'static str, least: Least) -> Self {
+        Tool { least: Some(least), ..Tool::new(name, "", false) }
     }
 
     /// The program exists here.
@@ -61,6 +68,8 @@ fn sberf(arguments: &str) -> String {
 pub fn watchers() -> Vec<Tool> {
     installed(vec![
         Tool::new("nothing", "", false),
+        Tool::least("empty programs", Least::Nothing),
+        Tool::least("programs that read the clock", Least::Clock),
         Tool::new("sberf top --walks 0", &sberf("top --walks 0"), true),
         Tool::new("sberf top", &sberf("top"), true),
         Tool::new("runqlat", "runqlat 1 600", false),
@@ -73,6 +82,7 @@ pub fn watchers() -> Vec<Tool> {
 pub fn attachers() -> Vec<Tool> {
     installed(vec![
         Tool::new("sberf", &sberf("top"), true),
+        Tool::least("the clock alone", Least::Clock),
         Tool::new("runqlat", "runqlat 1 600", false),
         Tool::new("offcputime", "offcputime 600", false),
         Tool::new("biolatency", "biolatency 1 600", false),
@@ -87,13 +97,17 @@ pub fn screens() -> Vec<Tool> {
 /// A tool at work; ended when dropped.
 pub enum Running {
     Nothing,
+    Least { _attached: Floor },
     Screen(Terminal),
     Plain(Child),
 }
 
 impl Running {
-    /// Starts it and gives it time to attach.
-    pub fn start(tool: &Tool) -> Result<Self> {
+    /// Starts it and gives it time to attach. `scratch`: where something can be compiled.
+    pub fn start(tool: &Tool, scratch: &Path) -> Result<Self> {
+        if let Some(least) = tool.least {
+            return Ok(Running::Least { _attached: Floor::attach(scratch, least)? });
+        }
         let Some(program) = tool.command.first() else {
             return Ok(Running::Nothing);
         };
@@ -106,7 +120,7 @@ impl Running {
         };
         std::thread::sleep(ATTACH);
         let alive = match &mut running {
-            Running::Nothing => true,
+            Running::Nothing | Running::Least { .. } => true,
             Running::Screen(terminal) => terminal.is_alive(),
             Running::Plain(child) => child.try_wait()?.is_none(),
         };
@@ -117,6 +131,7 @@ impl Running {
     pub fn pid(&self) -> Result<u32> {
         match self {
             Running::Nothing => bail!("nothing has no process"),
+            Running::Least { .. } => Ok(std::process::id()),
             Running::Screen(terminal) => terminal.pid(),
             Running::Plain(child) => Ok(child.id()),
         }
