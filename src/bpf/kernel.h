@@ -212,8 +212,19 @@ struct vm_area_struct {
 	struct file *vm_file;
 };
 
+/* A CPU's. `clock`: what the scheduler read when it last worked on it. */
+struct rq {
+	__u64 clock;
+	int cpu; /* with CONFIG_SMP */
+};
+
+struct cfs_rq {
+	struct rq *rq; /* with CONFIG_FAIR_GROUP_SCHED */
+};
+
 struct sched_entity {
 	__u64 sum_exec_runtime;
+	struct cfs_rq *cfs_rq; /* with CONFIG_FAIR_GROUP_SCHED: of every thread, whatever its policy */
 };
 
 struct pid_namespace;
@@ -426,6 +437,15 @@ static __always_inline bool runs_now(struct task_struct *task)
 	struct task_struct___of_any_size *sized = (void *)task;
 
 	return BPF_CORE_READ_BITFIELD(sized, on_cpu) != 0;
+}
+
+/* Of the CPU that it runs on or waits for; NULL: this kernel's threads do not lead to it. */
+static __always_inline struct rq *run_queue_of(struct task_struct *task)
+{
+	if (!bpf_core_field_exists(struct sched_entity, cfs_rq) || !bpf_core_field_exists(struct cfs_rq, rq) ||
+	    !bpf_core_field_exists(struct rq, cpu))
+		return NULL;
+	return task->se.cfs_rq->rq;
 }
 
 static __always_inline __u32 request_dev(struct request *rq)

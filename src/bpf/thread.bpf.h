@@ -244,7 +244,9 @@ __noinline int enlist(struct flip *f, __u64 gen, __u32 tid, __u32 tgid)
 /* From then to now. */
 static __always_inline __u64 elapsed(__u64 then, __u64 now)
 {
-	return now > then ? now - then : 0;
+	__u64 ns = now - then;
+
+	return ns & ~(__u64)((__s64)ns >> 63); /* no branch, see hist.bpf.h */
 }
 
 /* Counts a value and yields its bucket. */

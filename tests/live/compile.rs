@@ -29,6 +29,28 @@ pub fn compile(compiler: &str, source: &str, to: &str, flags: &[&str]) -> std::i
     Ok(program)
 }
 
+/// Compiles `tests/fixtures/SOURCE.bpf.c` to an object for the kernel.
+///
+/// # Errors
+/// Where there is no clang for that.
+pub fn compile_bpf(source: &str) -> Result<PathBuf, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let clang = Command::new("sh").arg(root.join("scripts/clang.sh")).output().map_err(|error| error.to_string())?;
+    if !clang.status.success() {
+        return Err(String::from_utf8_lossy(&clang.stderr).trim().to_owned());
+    }
+    let clang = String::from_utf8_lossy(&clang.stdout).trim().to_owned();
+    let source = root.join("tests/fixtures").join(format!("{source}.bpf.c"));
+    let object = Path::new(env!("CARGO_TARGET_TMPDIR")).join(source.with_extension("o").file_name().expect("a file"));
+    let output = Command::new(&clang)
+        .args(["-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Wextra", "-c", "-o"])
+        .args([&object, &source])
+        .output()
+        .map_err(|error| format!("{clang}: {error}"))?;
+    assert!(output.status.success(), "{}: {}", source.display(), String::from_utf8_lossy(&output.stderr));
+    Ok(object)
+}
+
 fn modified(file: &Path) -> SystemTime {
     file.metadata().and_then(|meta| meta.modified()).expect("a source file")
 }

@@ -11,6 +11,7 @@
 mod asleep;
 mod badday;
 mod checks;
+mod clock;
 mod compile;
 mod confined;
 mod cost;

@@ -349,6 +349,7 @@ fn load_sched(options: &LiveOptions, us: &Us<'_>, nodes: usize, by_tables: bool)
         open.maps.stacks_even.set_max_entries(entries).map_err(fail)?;
         open.maps.stacks_odd.set_max_entries(entries).map_err(fail)?;
     }
+    open.maps.paces.set_max_entries(libbpf_rs::num_possible_cpus().map_err(fail)? as u32).map_err(fail)?;
     rodata.snapshots_per_period = snapshots_per_period();
     rodata.by_tables = by_tables;
     open.progs.look_tables.set_autoload(by_tables);
