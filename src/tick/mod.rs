@@ -12,16 +12,19 @@
 
 mod asleep;
 mod cost;
+mod disk;
 mod hist;
 mod loss;
 mod names;
 mod quota;
 mod signals;
+mod state;
 mod stuck;
 mod watch;
 
 pub use asleep::Asleep;
 pub use cost::{Clockwork, Collector, Cost, OtherProgram, ProgramCost, ThreadCost};
+pub use disk::{DiskOp, DiskOpTick, DiskTick, ProcessIo, SlowRequest};
 pub use hist::{BUCKETS, Hist, bucket_high, bucket_low, bucket_mid, bucket_of};
 pub use loss::Loss;
 pub use names::{
@@ -30,6 +33,7 @@ pub use names::{
 };
 pub use quota::Quota;
 pub use signals::{Grade, Origin, Refusal, Signal, SignalKind, Standing, is_missing, signal};
+pub use state::{State, StateNs};
 pub use stuck::Stuck;
 pub use watch::{Change, Check, Counter, Governor, Lever, LeverKind, Verdict, Watch};
 
@@ -131,147 +135,6 @@ pub struct ThreadKey {
     pub tid: u32,
     /// CLOCK_BOOTTIME ns.
     pub start_ns: u64,
-}
-
-/// What a thread can be doing. Each nanosecond of its life belongs to exactly one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[repr(u8)]
-pub enum State {
-    /// On a CPU, outside the kernel. (The split user/kernel is the kernel's own tick accounting.)
-    User,
-    /// On a CPU, inside the kernel.
-    Kernel,
-    /// Woken, waiting for a CPU.
-    Woken,
-    /// Preempted, waiting for a CPU.
-    Preempted,
-    /// Blocked until a disk answers.
-    Disk,
-    /// Blocked on a lock (a futex that says it is held, a file lock, a semaphore of System V), or for under 10 ms at a
-    /// time on another futex.
-    Lock,
-    /// Blocked on a socket.
-    Net,
-    /// Blocked on a pipe.
-    Pipe,
-    /// Sleeping for a time.
-    Timer,
-    /// Waiting for an event: poll, select, epoll, accept, a child, a signal, or for longer on a futex that is no lock (a
-    /// condition, a semaphore).
-    Poll,
-    /// Blocked in a page fault.
-    Fault,
-    /// Stopped by a signal or a debugger.
-    Stopped,
-    /// Blocked for another reason.
-    Other,
-}
-
-impl State {
-    /// Every state, in the order in which bars are drawn.
-    pub const ALL: [State; 13] = [
-        State::User,
-        State::Kernel,
-        State::Woken,
-        State::Preempted,
-        State::Disk,
-        State::Lock,
-        State::Net,
-        State::Pipe,
-        State::Timer,
-        State::Poll,
-        State::Fault,
-        State::Stopped,
-        State::Other,
-    ];
-    /// How many there are.
-    pub const COUNT: usize = Self::ALL.len();
-
-    /// The word on the screen and in exports.
-    pub const fn name(self) -> &'static str {
-        match self {
-            State::User => "user",
-            State::Kernel => "kernel",
-            State::Woken => "runnable",
-            State::Preempted => "preempted",
-            State::Disk => "disk",
-            State::Lock => "lock",
-            State::Net => "net",
-            State::Pipe => "pipe",
-            State::Timer => "timer",
-            State::Poll => "poll",
-            State::Fault => "fault",
-            State::Stopped => "stopped",
-            State::Other => "other",
-        }
-    }
-
-    /// On a CPU.
-    pub const fn is_on_cpu(self) -> bool {
-        matches!(self, State::User | State::Kernel)
-    }
-
-    /// Wants a CPU and has none.
-    pub const fn is_runnable(self) -> bool {
-        matches!(self, State::Woken | State::Preempted)
-    }
-
-    /// Neither on a CPU nor wanting one.
-    pub const fn is_blocked(self) -> bool {
-        !self.is_on_cpu() && !self.is_runnable()
-    }
-}
-
-/// Nanoseconds by [`State`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StateNs(pub [u64; State::COUNT]);
-
-impl StateNs {
-    /// Time in all states together: the wall time it accounts for.
-    pub fn total(&self) -> u64 {
-        self.sum_of(|_| true)
-    }
-
-    /// Time on a CPU, in the kernel or outside.
-    pub fn on_cpu(&self) -> u64 {
-        self.sum_of(State::is_on_cpu)
-    }
-
-    /// Time waiting for a CPU.
-    pub fn runnable(&self) -> u64 {
-        self.sum_of(State::is_runnable)
-    }
-
-    /// Time blocked, for whatever reason.
-    pub fn blocked(&self) -> u64 {
-        self.sum_of(State::is_blocked)
-    }
-
-    /// Saturates: ticks may come from a damaged file.
-    fn sum_of(&self, wanted: impl Fn(State) -> bool) -> u64 {
-        let wanted = State::ALL.into_iter().filter(|&state| wanted(state));
-        wanted.fold(0, |sum: u64, state| sum.saturating_add(self[state]))
-    }
-
-    /// Adds another's time, state by state.
-    pub fn add(&mut self, other: &StateNs) {
-        for (mine, theirs) in self.0.iter_mut().zip(other.0) {
-            *mine = mine.saturating_add(theirs);
-        }
-    }
-}
-
-impl std::ops::Index<State> for StateNs {
-    type Output = u64;
-    fn index(&self, state: State) -> &u64 {
-        &self.0[state as usize]
-    }
-}
-
-impl std::ops::IndexMut<State> for StateNs {
-    fn index_mut(&mut self, state: State) -> &mut u64 {
-        &mut self.0[state as usize]
-    }
 }
 
 /// The interval that a tick covers.
@@ -409,50 +272,6 @@ pub struct ProcessFacts {
     pub node_bytes: Option<Vec<u64>>,
 }
 
-/// Kinds of block request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[repr(u8)]
-pub enum DiskOp {
-    /// Data to memory.
-    Read,
-    /// Data to the disk.
-    Write,
-    /// Cache flush.
-    Flush,
-    /// Discard, trim, write zeroes.
-    Discard,
-}
-
-impl DiskOp {
-    /// Every kind.
-    pub const ALL: [DiskOp; 4] = [DiskOp::Read, DiskOp::Write, DiskOp::Flush, DiskOp::Discard];
-
-    /// The word on the screen.
-    pub const fn name(self) -> &'static str {
-        match self {
-            DiskOp::Read => "read",
-            DiskOp::Write => "write",
-            DiskOp::Flush => "flush",
-            DiskOp::Discard => "discard",
-        }
-    }
-}
-
-/// Block requests that one process asked for and that completed in the interval.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ProcessIo {
-    /// Who asked. Requests of the kernel's writeback threads stay with those threads: they say "writeback".
-    pub process: ProcessKey,
-    /// What.
-    pub op: DiskOp,
-    /// How many.
-    pub requests: u64,
-    /// How much.
-    pub bytes: u64,
-    /// Queued and on the device together.
-    pub latency: Hist,
-}
-
 /// What the weight of a stack means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Lens {
@@ -531,63 +350,6 @@ pub struct NodeTick {
     pub numa_hit: Option<u64>,
     /// Pages meant for another node and served here.
     pub numa_miss: Option<u64>,
-}
-
-/// One kind of request on one disk in one interval.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct DiskOpTick {
-    /// Requests that completed.
-    pub requests: u64,
-    /// Bytes of those.
-    pub bytes: u64,
-    /// Requests that failed.
-    pub errors: u64,
-    /// From entering the queue to being given to the device.
-    pub queued: Hist,
-    /// From being given to the device to its answer.
-    pub device: Hist,
-    /// Request sizes, in bytes.
-    pub size: Hist,
-}
-
-/// One disk in one interval.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct DiskTick {
-    /// Device number, `major << 20 | minor`, as in the kernel.
-    pub dev: u32,
-    /// `vda`, `nvme0n1`, …
-    pub name: String,
-    /// By [`DiskOp`], in its order.
-    pub ops: [DiskOpTick; 4],
-    /// Requests issued and not answered at the end of the interval.
-    pub in_flight: u64,
-    /// Age of the oldest of those, ns.
-    pub oldest_ns: u64,
-}
-
-/// One block request that took long.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SlowRequest {
-    /// When it completed, CLOCK_MONOTONIC ns.
-    pub end_ns: u64,
-    /// On which disk.
-    pub dev: u32,
-    /// What.
-    pub op: DiskOp,
-    /// Where on it, 512-byte sectors.
-    pub sector: u64,
-    /// How much.
-    pub bytes: u64,
-    /// Time in the queue.
-    pub queued_ns: u64,
-    /// Time on the device.
-    pub device_ns: u64,
-    /// Who asked.
-    pub process: ProcessKey,
-    /// Name of the thread that asked.
-    pub comm: String,
 }
 
 /// Something in the life of a process.
