@@ -11,13 +11,14 @@
  * - at a switch for which the scheduler did not read its own, for it had just done so at a wakeup that is followed by a switch;
  * - where a thread is preempted or a CPU was idle: that is nearly always such a switch;
  * - at a wakeup for another CPU, to which an interrupt has been sent meanwhile, and at the second of several that come by one interrupt;
- * - until two readings in a row have found the same difference: a virtual CPU may have been stopped in between.
+ * - until a reading has found nearly the same difference as the one before it: with cold caches it varies by a microsecond, and a virtual
+ *   CPU may have been stopped in between.
  */
 #ifndef SBERF_CLOCK_BPF_H
 #define SBERF_CLOCK_BPF_H
 
 #define CLOCK_EVERY_NS 50000
-#define CLOCK_AGREES_NS 1024
+#define CLOCK_AGREES_NS 256
 
 /* At one hook on one CPU. */
 struct lag {

@@ -72,7 +72,10 @@ impl Own {
         let mut reading = Reading::default();
         let readings = now.iter().zip(self.last).zip(&mut self.before).zip(&mut reading.sums);
         for (at, (((now, last), before), sum)) in readings.enumerate() {
-            let [runs, timed, ns] = [0, 1, 2].map(|word: usize| now[word].saturating_sub(last[word]));
+            let [runs, timed] = [0, 1].map(|word: usize| now[word].saturating_sub(last[word]));
+            // The beginning of a run may not be read but put together (`clock.bpf.h`): one in which nothing was done can end before it
+            // began, and a few of those are less than nothing.
+            let ns = now[2].wrapping_sub(last[2]).cast_signed().max(0);
             let runs = match at {
                 SWITCH => switches,
                 WAKEUP => timed * ONE_OF,
@@ -194,6 +197,15 @@ mod tests {
         assert_eq!(own.advance(&at(WAKEUP, [0, 500, 40_000]), 0).sums[WAKEUP], (32_000, Some(32_000 * 80)));
         let reading = own.advance(&at(WAKEUP, [0, 500, 40_000]), 0);
         assert_eq!(reading.sums[WAKEUP], (0, Some(0)), "nothing since");
+    }
+
+    #[test]
+    fn a_run_may_end_before_it_began() {
+        let mut own = Own::default();
+        let reading = own.advance(&at(SWITCH, [0, 1, 0u64.wrapping_sub(200)]), 64);
+        assert_eq!(reading.sums[SWITCH], (64, Some(0)));
+        let reading = own.advance(&at(SWITCH, [0, 1001, 99_800]), 64_000);
+        assert_eq!(reading.sums[SWITCH], (64_000, Some(64_000 * 100)), "the sum is right in the long run");
     }
 
     #[test]
