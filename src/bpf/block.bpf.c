@@ -119,7 +119,7 @@ static __always_inline void enter(struct request *rq, bool made, bool issued, __
 	fresh.dev = request_dev(rq);
 	fresh.op = op;
 	fresh.tgid = task->tgid;
-	fresh.start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
+	fresh.start_ns = WALK_FROM(task, struct task_struct)->group_leader->start_boottime;
 	__builtin_memcpy(fresh.comm, task->comm, sizeof(fresh.comm));
 	if (bpf_map_update_elem(&requests, &id, &fresh, BPF_ANY))
 		lose(LOSS_REQUEST_MAP, 1);

@@ -24,14 +24,15 @@ static __always_inline __u8 state_of(struct task_struct *task)
 SEC("iter/task")
 int glance(struct bpf_iter__task *ctx)
 {
-	struct task_struct *task = ctx->task;
+	struct task_struct *task = ctx->task, *from;
 	struct task_rec rec = {};
 	struct mm_struct *mm;
 
 	if (!task || task->__state & TASK_DEAD || task->flags & PF_EXITING)
 		return 0;
+	from = WALK_FROM(task, struct task_struct);
 	rec.start_ns = task->start_boottime;
-	rec.leader_start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
+	rec.leader_start_ns = from->group_leader->start_boottime;
 	rec.tid = task->pid;
 	rec.tgid = task->tgid;
 	rec.syscall = 0xFFFF;
@@ -39,13 +40,13 @@ int glance(struct bpf_iter__task *ctx)
 	rec.kthread = !!(task->flags & PF_KTHREAD);
 	__builtin_memcpy(rec.comm, task->comm, sizeof(rec.comm));
 	if (task->pid == task->tgid) {
-		rec.ppid = BPF_CORE_READ(task, real_parent, tgid);
-		rec.uid = BPF_CORE_READ(task, cred, uid.val);
-		mm = BPF_CORE_READ(task, mm);
+		rec.ppid = from->real_parent->tgid;
+		rec.uid = from->cred->uid.val;
+		mm = from->mm;
 		if (mm) {
 			rec.has_mm = 1;
 			rec.rss_pages = resident_pages(mm);
-			rec.vm_pages = BPF_CORE_READ(mm, total_vm);
+			rec.vm_pages = mm->total_vm;
 		}
 	}
 	bpf_seq_write(ctx->meta->seq, &rec, sizeof(rec));

@@ -5,8 +5,8 @@
  * Fields that differ between kernels have a flavour (`___suffix`, ignored by libbpf when it matches types) and a
  * helper below that names the change.
  *
- * Pointers in a task that the verifier trusts are read by BPF_CORE_READ, or as numbers, not as `task->mm`: to know whether
- * such a pointer can be trusted too it searches all types by name, four times over, for each load on each path: 1 ms.
+ * Pointers in a task that the verifier trusts are read by BPF_CORE_READ, as numbers, or after WALK_FROM, not as `task->mm`: to know
+ * whether such a pointer can be trusted too it searches all types by name, four times over, for each load on each path: 1 ms.
  */
 #ifndef SBERF_KERNEL_H
 #define SBERF_KERNEL_H
@@ -365,6 +365,12 @@ extern void bpf_task_release(struct task_struct *task) __ksym __weak;
 #define S_IFIFO 0010000
 #define S_IFSOCK 0140000
 
+/*
+ * A pointer to walk from without a helper's call for each step, which takes longer than most of what is done at a request: to the verifier
+ * a cast from 6.2 on, so that it does not search for what can be trusted; before that nothing had to be.
+ */
+#define WALK_FROM(pointer, type) (bpf_ksym_exists(bpf_rdonly_cast) ? bpf_core_cast(pointer, type) : (pointer))
+
 /* Resident pages: files, anonymous and shared memory (MM_FILEPAGES 0, MM_ANONPAGES 1, MM_SHMEMPAGES 3). */
 static __always_inline __s64 resident_pages(struct mm_struct *mm)
 {
@@ -372,13 +378,13 @@ static __always_inline __s64 resident_pages(struct mm_struct *mm)
 	__s64 pages = 0;
 
 	if (bpf_core_field_exists(old->rss_stat.count)) {
-		pages += BPF_CORE_READ(old, rss_stat.count[0].counter);
-		pages += BPF_CORE_READ(old, rss_stat.count[1].counter);
-		pages += BPF_CORE_READ(old, rss_stat.count[3].counter);
+		pages += old->rss_stat.count[0].counter;
+		pages += old->rss_stat.count[1].counter;
+		pages += old->rss_stat.count[3].counter;
 	} else {
-		pages += BPF_CORE_READ(mm, rss_stat[0].count);
-		pages += BPF_CORE_READ(mm, rss_stat[1].count);
-		pages += BPF_CORE_READ(mm, rss_stat[3].count);
+		pages += mm->rss_stat[0].count;
+		pages += mm->rss_stat[1].count;
+		pages += mm->rss_stat[3].count;
 	}
 	return pages < 0 ? 0 : pages;
 }
@@ -450,16 +456,17 @@ static __always_inline struct rq *run_queue_of(struct task_struct *task)
 
 static __always_inline __u32 request_dev(struct request *rq)
 {
-	struct request___old *old = (void *)rq;
+	struct request *from = WALK_FROM(rq, struct request);
+	struct request___old *old = (void *)from;
 	struct gendisk *disk;
 
 	if (bpf_core_field_exists(old->rq_disk))
-		disk = BPF_CORE_READ(old, rq_disk);
+		disk = old->rq_disk;
 	else
-		disk = BPF_CORE_READ(rq, q, disk);
+		disk = from->q->disk;
 	if (!disk)
 		return 0;
-	return (__u32)BPF_CORE_READ(disk, major) << 20 | (__u32)BPF_CORE_READ(disk, first_minor);
+	return (__u32)disk->major << 20 | (__u32)disk->first_minor;
 }
 
 #endif

@@ -31,13 +31,14 @@ struct {
 /* Who it is. */
 static __always_inline void fill_task(struct task_rec *rec, struct task_struct *task, bool brief)
 {
+	struct task_struct *from = WALK_FROM(task, struct task_struct);
 	struct mm_struct *mm;
 
 	rec->task = (__u64)task;
 	rec->start_ns = task->start_boottime;
 	rec->leader_start_ns = rec->start_ns;
 	if (task->pid != task->tgid)
-		rec->leader_start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
+		rec->leader_start_ns = from->group_leader->start_boottime;
 	rec->utime_ns = task->utime;
 	rec->stime_ns = task->stime;
 	rec->minor_faults = task->min_flt;
@@ -53,14 +54,14 @@ static __always_inline void fill_task(struct task_rec *rec, struct task_struct *
 	rec->brief = brief;
 	__builtin_memcpy(rec->comm, task->comm, sizeof(rec->comm));
 	if (task->pid == task->tgid)
-		rec->ppid = BPF_CORE_READ(task, real_parent, tgid);
+		rec->ppid = from->real_parent->tgid;
 	if (task->pid == task->tgid && !brief) {
-		rec->uid = BPF_CORE_READ(task, cred, uid.val);
-		mm = BPF_CORE_READ(task, mm);
+		rec->uid = from->cred->uid.val;
+		mm = from->mm;
 		if (mm) {
 			rec->has_mm = 1;
 			rec->rss_pages = resident_pages(mm);
-			rec->vm_pages = BPF_CORE_READ(mm, total_vm);
+			rec->vm_pages = mm->total_vm;
 		}
 	}
 }
@@ -187,7 +188,7 @@ static __always_inline void find_asleep(struct task_struct *task, struct thread 
 static __always_inline bool is_told(struct task_struct *task, struct thread *t, __u64 told)
 {
 	return t->gen < told && t->told + 1 == told && ((told + (__u32)task->pid) & 3) &&
-	       BPF_CORE_READ(task, signal, nr_threads) == 1;
+	       WALK_FROM(task, struct task_struct)->signal->nr_threads == 1;
 }
 
 /*
