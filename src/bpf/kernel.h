@@ -377,10 +377,10 @@ static __always_inline __s64 resident_pages(struct mm_struct *mm)
 	struct mm_struct___old *old = (void *)mm;
 	__s64 pages = 0;
 
-	if (bpf_core_field_exists(old->rss_stat.count)) {
-		pages += old->rss_stat.count[0].counter;
-		pages += old->rss_stat.count[1].counter;
-		pages += old->rss_stat.count[3].counter;
+	if (bpf_core_field_exists(old->rss_stat.count)) { /* of atomic_long_t, which the verifier of 6.1 does not go into */
+		pages += BPF_CORE_READ(old, rss_stat.count[0].counter);
+		pages += BPF_CORE_READ(old, rss_stat.count[1].counter);
+		pages += BPF_CORE_READ(old, rss_stat.count[3].counter);
 	} else {
 		pages += mm->rss_stat[0].count;
 		pages += mm->rss_stat[1].count;
