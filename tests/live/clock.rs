@@ -100,5 +100,7 @@ fn times_between_readings_of_the_clock_are_true() {
         // Both hooks read the clock one after the other, and what lies between them is the work of the first.
         assert!(apart(ours, theirs) < 150.0, "{state}: {ours} ns of {theirs}, {:.0} ns each time", apart(ours, theirs));
     }
-    assert!(runq.max.abs_diff(truth.longest) < 100_000, "the longest wait: {} ns of {}", runq.max, truth.longest);
+    // Of a wait whose end was hidden the other program knows nothing, and we when it ended, about.
+    let apart = runq.max.abs_diff(truth.longest);
+    assert!(unseen > 0 || apart < 100_000, "the longest wait: {} ns of {}", runq.max, truth.longest);
 }
