@@ -4,8 +4,8 @@
  *
  * Reading CLOCK_MONOTONIC is up to half of what these hooks cost. Shortly before them the scheduler reads a clock of its own, `rq->clock`.
  * Between that and the hook lie some 300 ns at a wakeup and 500 at a switch, which on a CPU that is busy switching vary by
- * a tenth of a microsecond. So there CLOCK_MONOTONIC is read every CLOCK_EVERY_NS, which tells the difference of the two, and
- * is put together from `rq->clock` and that difference in between. Where fewer events come, each reads the clock.
+ * a tenth of a microsecond. So there CLOCK_MONOTONIC is read every CLOCK_EVERY_NS, which tells how far apart the two are; in between
+ * that is added to `rq->clock`. Where fewer events come, each reads the clock.
  *
  * The clock is also read
  * - at a switch for which the scheduler did not read its own, for it had just done so at a wakeup that is followed by a switch;
