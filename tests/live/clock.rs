@@ -97,8 +97,9 @@ fn times_between_readings_of_the_clock_are_true() {
         ("runnable", ns.runnable(), truth.runnable),
         ("blocked", ns.blocked(), truth.blocked),
     ] {
-        // Both hooks read the clock one after the other, and what lies between them is the work of the first.
-        assert!(apart(ours, theirs) < 150.0, "{state}: {ours} ns of {theirs}, {:.0} ns each time", apart(ours, theirs));
+        // Two programs on one hook run one after the other: what the first takes lies between. 17 was seen, and 159 with times of
+        // switches for which the scheduler had not read its clock.
+        assert!(apart(ours, theirs) < 80.0, "{state}: {ours} ns of {theirs}, {:.0} ns each time", apart(ours, theirs));
     }
     // Of a wait whose end was hidden the other program knows nothing, and we when it ended, about.
     let apart = runq.max.abs_diff(truth.longest);
