@@ -82,6 +82,7 @@ pub fn watchers() -> Vec<Tool> {
 pub fn attachers() -> Vec<Tool> {
     installed(vec![
         Tool::new("sberf", &sberf("top"), true),
+        Tool::new("sberf --walks 0", &sberf("top --walks 0"), true),
         Tool::least("the clock alone", Least::Clock),
         Tool::new("runqlat", "runqlat 1 600", false),
         Tool::new("offcputime", "offcputime 600", false),

@@ -46,9 +46,9 @@ static __always_inline long call_of(struct task_struct *task, struct pt_regs *re
 	*argument = regs->di;
 	if (nr < 0)
 		return nr;
-	if ((regs->cs & 0xffff) == USER32_CS)
-		return SYSCALLS;
-	return bpf_core_field_exists(task->thread_info.status) && task->thread_info.status & TS_COMPAT ? SYSCALLS : nr;
+	if (bpf_core_field_exists(task->thread_info.status))
+		return task->thread_info.status & TS_COMPAT ? SYSCALLS : nr;
+	return (regs->cs & 0xffff) == USER32_CS ? SYSCALLS : nr;
 }
 
 /* The second and third argument of the system call. */

@@ -250,7 +250,7 @@ int BPF_PROG(rq_complete, struct request *rq, int error, unsigned int nr_bytes)
 	struct inflight *r = bpf_map_lookup_elem(&requests, &id), done;
 	struct flip *f = current_flip();
 
-	if (!f || !f->gen)
+	if (!f->gen)
 		return 0;
 	if (!r) { /* of a kind that is not kept; others are older than we are, or found no room, which was counted */
 		if (nr_bytes >= rq->__data_len && op_of(rq, nr_bytes) < 0)

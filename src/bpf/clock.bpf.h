@@ -7,10 +7,13 @@
  * a tenth of a microsecond. So there CLOCK_MONOTONIC is read every CLOCK_EVERY_NS, which tells how far apart the two are; in between
  * that is added to `rq->clock`. Where fewer events come, each reads the clock.
  *
+ * If a wakeup is followed by a switch, the scheduler does not read its clock for that one. Where a wakeup preempts, that is the rule, and
+ * the way from it to the switch always the same: these switches have a difference of their own.
+ *
  * The clock is also read
- * - at a switch for which the scheduler did not read its own, for it had just done so at a wakeup that is followed by a switch;
- * - where a thread is preempted or a CPU was idle: that is nearly always such a switch;
- * - at a wakeup for another CPU, to which an interrupt has been sent meanwhile, and at the second of several that come by one interrupt;
+ * - where a thread blocks after such a wakeup all the same, or is preempted without one, and where a CPU was idle;
+ * - at a wakeup for another CPU, to which an interrupt has been sent meanwhile, and at the preemption that may come of it;
+ * - at the second of several wakeups that come by one interrupt;
  * - until a reading has found nearly the same difference as the one before it: with cold caches it varies by a microsecond, and a virtual
  *   CPU may have been stopped in between.
  */
@@ -19,29 +22,6 @@
 
 #define CLOCK_EVERY_NS 50000
 #define CLOCK_AGREES_NS 256
-
-/* At one hook on one CPU. */
-struct lag {
-	__u64 read_at; /* when CLOCK_MONOTONIC was read last; 0: the difference is not known */
-	__u64 ns;      /* CLOCK_MONOTONIC less `rq->clock` */
-};
-
-/* Larger than what is used, so that no two CPUs write to one cache line. */
-struct pace {
-	struct lag switched;
-	struct lag woken;
-	__u64 woken_at; /* `rq->clock` at the last wakeup of a thread that is to run here */
-	__u64 last;	/* what was told last */
-	__u64 pad[10];
-};
-
-/* By CPU; as many as there can be: set before load. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct pace);
-} paces SEC(".maps");
 
 static __always_inline __u64 now_by(struct lag *lag, __u64 clock)
 {
@@ -62,50 +42,61 @@ static __always_inline __u64 now_by(struct lag *lag, __u64 clock)
 }
 
 /* What happens on one CPU happens in order. */
-static __always_inline __u64 in_order(struct pace *pace, __u64 now)
+static __always_inline __u64 in_order(struct cpu *cpu, __u64 now)
 {
-	if (now < pace->last)
-		return pace->last;
-	pace->last = now;
+	if (now < cpu->last)
+		return cpu->last;
+	cpu->last = now;
 	return now;
 }
 
-/* `here`: this CPU. */
-static __always_inline __u64 time_of_switch(struct task_struct *prev, bool preempt, __u32 here)
+/* That of this CPU; where it lies is remembered, for each step of a walk there is checked. `task`: runs on it. */
+static __always_inline struct rq *run_queue_here(struct cpu *cpu, struct task_struct *task)
 {
-	struct pace *pace = bpf_map_lookup_elem(&paces, &here);
-	struct rq *rq = run_queue_of(prev);
-	__u64 clock;
+	if (!bpf_ksym_exists(bpf_rdonly_cast))
+		return run_queue_of(task);
+	if (!cpu->rq)
+		cpu->rq = (__u64)run_queue_of(task);
+	return cpu->rq ? bpf_core_cast((void *)cpu->rq, struct rq) : NULL;
+}
 
-	if (!pace || !rq)
+/* `cpu`: this one. */
+static __always_inline __u64 time_of_switch(struct task_struct *prev, bool preempt, struct cpu *cpu)
+{
+	struct rq *rq = run_queue_here(cpu, prev);
+	__u64 clock, woken;
+
+	if (!rq)
 		return bpf_ktime_get_ns();
 	clock = rq->clock;
-	if (clock == pace->woken_at || preempt || !prev->pid || prev->__state == TASK_RUNNING)
-		return in_order(pace, bpf_ktime_get_ns());
-	return in_order(pace, now_by(&pace->switched, clock));
+	woken = clock == cpu->woken_at;
+	if (!prev->pid || woken != (preempt || prev->__state == TASK_RUNNING))
+		return in_order(cpu, bpf_ktime_get_ns());
+	BOUND(woken, 1);
+	return in_order(cpu, now_by(&cpu->switched[woken], clock));
 }
 
 /* Called under the lock of the run queue for which the thread was woken, unless it runs: then the time is of no interest. */
 static __always_inline __u64 time_of_wakeup(struct task_struct *task)
 {
 	struct rq *rq = run_queue_of(task);
-	struct pace *pace;
+	struct cpu *cpu;
 	__u64 clock;
-	__u32 cpu;
+	__u32 id;
 	bool again;
 
 	if (!rq)
 		return bpf_ktime_get_ns();
-	cpu = rq->cpu;
-	pace = bpf_map_lookup_elem(&paces, &cpu);
-	if (!pace)
-		return bpf_ktime_get_ns();
+	id = rq->cpu;
+	cpu = cpu_of(id);
 	clock = rq->clock;
-	again = clock == pace->woken_at;
-	pace->woken_at = clock;
-	if (cpu != bpf_get_smp_processor_id())
+	again = clock == cpu->woken_at;
+	cpu->woken_at = clock;
+	if (id != bpf_get_smp_processor_id()) {
+		cpu->switched[1].read_at = 0;
 		return bpf_ktime_get_ns();
-	return in_order(pace, again ? bpf_ktime_get_ns() : now_by(&pace->woken, clock));
+	}
+	return in_order(cpu, again ? bpf_ktime_get_ns() : now_by(&cpu->woken, clock));
 }
 
 #endif

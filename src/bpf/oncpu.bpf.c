@@ -58,7 +58,7 @@ static __always_inline int sampled_here(struct bpf_perf_event_data *ctx, enum wa
 	__u32 tgid = task->tgid, zero = 0;
 	__u64 *count, began = bpf_ktime_get_ns();
 
-	if (!f || !f->gen || !task->pid || tgid == self_tgid)
+	if (!f->gen || !task->pid || tgid == self_tgid)
 		return 0;
 	if (only_some && !bpf_map_lookup_elem(&chosen, &tgid))
 		return 0;

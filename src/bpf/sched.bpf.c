@@ -19,6 +19,7 @@
 #include "sberf.h"
 #include "shared.bpf.h"
 #include "hist.bpf.h"
+#include "cpu.bpf.h"
 #include "clock.bpf.h"
 #define OF_BLOCKED 1
 #include "asleep.bpf.h"
@@ -27,13 +28,6 @@
 #include "place.bpf.h"
 #include "unseen.bpf.h"
 #include "tell.bpf.h"
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct cpu_acc);
-} cpus SEC(".maps");
 
 /* True if it has yet to be looked at where it blocks. */
 static __always_inline bool leave_cpu(struct task_struct *task, struct flip *f, struct cpu_acc *cpu, __u64 now, bool preempt)
@@ -161,12 +155,11 @@ static __always_inline void woken(struct task_struct *task, bool fresh, struct f
 static __always_inline int look(void *ctx, struct task_struct *task, enum walk_by how)
 {
 	struct flip *f = current_flip();
-	__u32 zero = 0;
-	struct cpu_acc *cpu = bpf_map_lookup_elem(&cpus, &zero);
-	struct thread *t = f ? known_thread(task, f) : NULL;
+	struct cpu_acc *cpu = &cpu_of(bpf_get_smp_processor_id())->acc;
+	struct thread *t = known_thread(task, f);
 	struct wait wait;
 
-	if (!f || !cpu || !t)
+	if (!t)
 		return 0;
 	wait_of(task, task->__state, t->call, t->brisk, &wait);
 	t->slot = place_of(ctx, t, f, task, cpu, &wait, t->off_since, how);
@@ -199,13 +192,14 @@ struct {
 SEC("tp_btf/sched_switch")
 int BPF_PROG(sched_switch, bool preempt, struct task_struct *prev, struct task_struct *next)
 {
-	__u32 here = bpf_get_smp_processor_id(), zero = 0;
-	__u64 now = time_of_switch(prev, preempt, here);
+	__u32 here = bpf_get_smp_processor_id();
+	struct cpu *this = cpu_of(here);
+	__u64 now = time_of_switch(prev, preempt, this);
 	struct flip *f = current_flip();
-	struct cpu_acc *cpu = bpf_map_lookup_elem(&cpus, &zero);
+	struct cpu_acc *cpu = &this->acc;
 	bool chosen = by_chance(now);
 
-	if (!f || !f->gen || !cpu)
+	if (!f->gen)
 		return 0;
 	cpu->switches++;
 	cpu->running_tid = next->pid;
@@ -225,7 +219,7 @@ static __always_inline int wakes(struct task_struct *task, bool fresh)
 	__u64 now = time_of_wakeup(task);
 	struct flip *f = current_flip();
 
-	if (!f || !f->gen)
+	if (!f->gen)
 		return 0;
 	if (fresh)
 		move_out(number_of(task, f)); /* of a task that lay here before, and whose end was hidden */
@@ -258,7 +252,7 @@ int BPF_PROG(sched_exec, struct task_struct *task, pid_t old_pid)
 	struct flip *f = current_flip();
 	struct thread *t;
 
-	if (!f || !f->gen || old_pid == task->pid)
+	if (!f->gen || old_pid == task->pid)
 		return 0;
 	t = thread_of(task, f, now, ST_ON_CPU);
 	if (!t || !is_untold(t, f))
@@ -283,7 +277,7 @@ int tasks(struct bpf_iter__task *ctx)
 	struct flip *f = current_flip();
 	struct thread *t;
 
-	if (!task || !f)
+	if (!task)
 		return 0;
 	t = known_thread(task, f);
 	if (!t) {
@@ -313,7 +307,7 @@ int some_tasks(struct bpf_iter__bpf_map_elem *ctx)
 	struct thread *t;
 	__u64 half;
 
-	if (!at || !id || !f || !bpf_ksym_exists(bpf_task_from_pid))
+	if (!at || !id || !bpf_ksym_exists(bpf_task_from_pid))
 		return 0;
 	half = f->gen - 1;
 	BOUND(half, 1);

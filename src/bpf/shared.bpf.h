@@ -8,13 +8,8 @@
 #ifndef SBERF_SHARED_BPF_H
 #define SBERF_SHARED_BPF_H
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__type(key, __u32);
-	__type(value, struct flip);
-} flip SEC(".maps");
+/* A variable, not the value of a map that is looked up: every event asks for it. It is one map to all objects as well. */
+struct flip flip SEC(".data.flip") = {};
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -75,9 +70,7 @@ static __always_inline __u32 refill(__u32 left, __u32 due, __u32 periods, __u64 
 
 static __always_inline struct flip *current_flip(void)
 {
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&flip, &zero);
+	return &flip;
 }
 
 static __always_inline __u64 mix(__u64 hash, __u64 word)

@@ -2,7 +2,7 @@
 /*
  * What is kept of each thread, and where.
  *
- * At first in task storage, which needs no room set aside and ends with the thread. Finding it there is a call, and a call is a sixth of
+ * At first in task storage, which needs no room set aside and ends with the thread. Finding it there is a call, and a call is a fourth of
  * what a switch costs us: threads that switch often move into an array, whose elements are found without one. Each thread is in one
  * of the two at any time. It moves while it gets a CPU: that, leaving one and being woken all happen under the lock of one run
  * queue, and the iterator has been there before or does not tell of it yet.
@@ -49,7 +49,7 @@ struct {
 	__type(value, struct thread);
 } threads SEC(".maps");
 
-#define SLOT_BITS 12
+#define SLOT_BITS 11 /* one value of a map, which before 6.1 is 4 MB at the most */
 #define SLOT_MOVING 1 /* no number: somebody is about to move in */
 
 struct slot {
@@ -57,12 +57,7 @@ struct slot {
 	struct thread thread;
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1 << SLOT_BITS);
-	__type(key, __u32);
-	__type(value, struct slot);
-} slots SEC(".maps");
+struct slot slots[1 << SLOT_BITS] SEC(".bss.slots");
 
 /* In so many switches of one interval a thread has shown that it is worth a slot. */
 #define SETTLES_AFTER 16
@@ -290,9 +285,10 @@ static __always_inline __u64 number_of(struct task_struct *task, struct flip *f)
 /* One of the two slots that a thread may have: `other` is 0 or 1. */
 static __always_inline struct slot *slot_of(__u64 number, __u32 other)
 {
-	__u32 at = (__u32)(number * 0x9E3779B97F4A7C15ull >> (64 - SLOT_BITS)) ^ other;
+	__u64 at = (number * 0x9E3779B97F4A7C15ull >> (64 - SLOT_BITS)) ^ other;
 
-	return bpf_map_lookup_elem(&slots, &at);
+	BOUND(at, (1 << SLOT_BITS) - 1);
+	return &slots[at];
 }
 
 /* NULL if nothing is kept of it yet. */
@@ -301,10 +297,10 @@ static __always_inline struct thread *known_thread(struct task_struct *task, str
 	__u64 number = number_of(task, f);
 	struct slot *slot = slot_of(number, 0);
 
-	if (slot && slot->number == number)
+	if (slot->number == number)
 		return &slot->thread;
 	slot = slot_of(number, 1);
-	if (slot && slot->number == number)
+	if (slot->number == number)
 		return &slot->thread;
 	return bpf_task_storage_get(&threads, task, NULL, 0);
 }
@@ -312,7 +308,7 @@ static __always_inline struct thread *known_thread(struct task_struct *task, str
 /* False if the slot is another's. */
 static __always_inline bool move_in(struct slot *slot, struct task_struct *task, struct thread *t, __u64 number)
 {
-	if (!slot || slot->number || __sync_val_compare_and_swap(&slot->number, 0, SLOT_MOVING))
+	if (slot->number || __sync_val_compare_and_swap(&slot->number, 0, SLOT_MOVING))
 		return false;
 	if (bpf_probe_read_kernel(&slot->thread, sizeof(slot->thread), t) || bpf_task_storage_delete(&threads, task)) {
 		slot->number = 0;
@@ -341,9 +337,9 @@ static __always_inline void move_out(__u64 number)
 {
 	struct slot *slot = slot_of(number, 0);
 
-	if (!slot || slot->number != number)
+	if (slot->number != number)
 		slot = slot_of(number, 1);
-	if (slot && slot->number == number)
+	if (slot->number == number)
 		slot->number = 0;
 }
 

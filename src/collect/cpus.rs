@@ -168,6 +168,13 @@ pub fn online() -> Vec<u32> {
     }
 }
 
+/// One more than the largest id that a CPU can have until the next boot.
+pub fn possible() -> u32 {
+    let list = read_bounded("/sys/devices/system/cpu/possible", 64 << 10);
+    let ids = list.map_or_else(Vec::new, |text| parse_list(&text));
+    ids.last().or(online().last()).map_or(1, |last| last + 1)
+}
+
 /// A list such as `0-3,7,9-10`, rising; what cannot be understood is left out.
 pub(super) fn parse_list(text: &str) -> Vec<u32> {
     let range = |part: &str| {

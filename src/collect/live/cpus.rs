@@ -1,11 +1,13 @@
 //! Per-CPU counters of the scheduler programs. They only grow; a tick is the difference of two readings.
 
+use std::mem::offset_of;
+
 use libbpf_rs::{MapCore, MapFlags};
 use rustc_hash::FxHashMap;
 
 use super::hists::of_window;
 use super::ids::Ids;
-use super::skel::sched::types::cpu_acc;
+use super::skel::sched::types::{cpu, cpu_acc};
 use super::wire;
 use crate::tick::{CpuTick, ThreadTick};
 
@@ -19,11 +21,10 @@ pub struct Cpus {
 impl Cpus {
     /// Fills in what the scheduler programs know of `cpus` since the last call. `generation`: the interval that ended.
     pub fn fill(&mut self, map: &impl MapCore, generation: u64, cpus: &mut [CpuTick]) {
-        let Ok(Some(values)) = map.lookup_percpu(&0u32.to_ne_bytes(), MapFlags::ANY) else { return };
+        let Ok(Some(values)) = map.lookup(&0u32.to_ne_bytes(), MapFlags::ANY) else { return };
         for tick in cpus {
-            let Some(now) = values.get(tick.id as usize).and_then(|value| wire::read::<cpu_acc>(value)) else {
-                continue;
-            };
+            let at = tick.id as usize * size_of::<cpu>() + offset_of!(cpu, acc);
+            let Some(now) = values.get(at..).and_then(wire::read::<cpu_acc>) else { continue };
             if let Some(before) = self.last.get(&tick.id) {
                 difference(&now, before, generation, tick);
             }

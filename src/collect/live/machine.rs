@@ -48,7 +48,7 @@ impl Machine {
     pub fn read_cpus(&mut self, objects: &Objects, generation: u64) -> Vec<CpuTick> {
         self.frequencies.refresh();
         let mut cpus = self.cpus();
-        self.counters.fill(&objects.sched.maps.cpus, generation, &mut cpus);
+        self.counters.fill(&objects.sched.maps.bss_cpus, generation, &mut cpus);
         if let Some(oncpu) = &objects.oncpu {
             self.counters.fill_samples(&oncpu.maps.sampled, &mut cpus);
         }

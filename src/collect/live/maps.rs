@@ -48,7 +48,7 @@ pub struct Settings {
 }
 
 impl FlipPage {
-    /// Maps the page of the map `flip`.
+    /// Maps the page of `flip`.
     pub fn new(map: &impl MapCore) -> std::io::Result<Self> {
         Shared::new(&map.as_fd(), size_of::<flip>()).map(FlipPage)
     }

@@ -169,7 +169,7 @@ impl Live {
             Some(block) => Some(disks::Disks::new(block).map_err(failed("opening the ring of slow requests"))?),
             None => None,
         };
-        let flip = FlipPage::new(&maps.flip).map_err(failed("mapping the page of the interval"))?;
+        let flip = FlipPage::new(&maps.data_flip).map_err(failed("mapping the page of the interval"))?;
         let symbols =
             SymbolWorker::start(names, options.debuginfod.clone()).map_err(failed("starting the symbol worker"))?;
         let mut live = Live {

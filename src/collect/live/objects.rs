@@ -15,6 +15,7 @@ use super::names::Asked;
 use super::said;
 use super::skel::{block, life, mappings, names, numa, oncpu, sched};
 use super::unwind::{Unwinder, layout};
+use crate::collect::cpus::possible;
 use crate::collect::mappings::open_process;
 use crate::collect::privileges::Privileges;
 use crate::collect::verdicts::Found;
@@ -349,7 +350,9 @@ fn load_sched(options: &LiveOptions, us: &Us<'_>, nodes: usize, by_tables: bool)
         open.maps.stacks_even.set_max_entries(entries).map_err(fail)?;
         open.maps.stacks_odd.set_max_entries(entries).map_err(fail)?;
     }
-    open.maps.paces.set_max_entries(libbpf_rs::num_possible_cpus().map_err(fail)? as u32).map_err(fail)?;
+    let cpus = possible().next_power_of_two();
+    rodata.cpu_mask = u64::from(cpus) - 1;
+    open.maps.bss_cpus.set_value_size(cpus * size_of::<sched::types::cpu>() as u32).map_err(fail)?;
     rodata.snapshots_per_period = snapshots_per_period();
     rodata.by_tables = by_tables;
     open.progs.look_tables.set_autoload(by_tables);
@@ -421,7 +424,7 @@ fn load_oncpu(
     open.progs.sample.set_autoload(by_tables);
     open.progs.sample_fp.set_autoload(!by_tables);
     without_tables!(open, by_tables, fail);
-    open.maps.flip.reuse_fd(sched.maps.flip.as_fd()).map_err(fail)?;
+    open.maps.data_flip.reuse_fd(sched.maps.data_flip.as_fd()).map_err(fail)?;
     open.maps.losses.reuse_fd(sched.maps.losses.as_fd()).map_err(fail)?;
     open.maps.costs.reuse_fd(sched.maps.costs.as_fd()).map_err(fail)?;
     open.maps.stacks.reuse_fd(sched.maps.stacks.as_fd()).map_err(fail)?;
@@ -446,7 +449,7 @@ fn load_oncpu(
 fn load_life(sched: &Sched, links: &mut Vec<Link>) -> Result<life::LifeSkel<'static>, Refusal> {
     let fail = |error: libbpf_rs::Error| refused("process events", &error);
     let mut open = life::LifeSkelBuilder::default().open(place()).map_err(fail)?;
-    open.maps.flip.reuse_fd(sched.maps.flip.as_fd()).map_err(fail)?;
+    open.maps.data_flip.reuse_fd(sched.maps.data_flip.as_fd()).map_err(fail)?;
     open.maps.losses.reuse_fd(sched.maps.losses.as_fd()).map_err(fail)?;
     open.maps.costs.reuse_fd(sched.maps.costs.as_fd()).map_err(fail)?;
     let skel = open.load().map_err(fail)?;
@@ -465,7 +468,7 @@ fn open_block(sched: &Sched, links: &mut Vec<Link>, io_start: bool) -> Result<bl
     let fail = |error: libbpf_rs::Error| refused("block I/O", &error);
     let mut open = block::BlockSkelBuilder::default().open(place()).map_err(fail)?;
     open.progs.io_start.set_autoload(io_start);
-    open.maps.flip.reuse_fd(sched.maps.flip.as_fd()).map_err(fail)?;
+    open.maps.data_flip.reuse_fd(sched.maps.data_flip.as_fd()).map_err(fail)?;
     open.maps.losses.reuse_fd(sched.maps.losses.as_fd()).map_err(fail)?;
     open.maps.costs.reuse_fd(sched.maps.costs.as_fd()).map_err(fail)?;
     let skel = open.load().map_err(fail)?;
@@ -506,7 +509,7 @@ fn load_numa(
         }
     }
     open.maps.moves.set_max_entries((nodes.len() * nodes.len()) as u32).map_err(fail)?;
-    open.maps.flip.reuse_fd(sched.maps.flip.as_fd()).map_err(fail)?;
+    open.maps.data_flip.reuse_fd(sched.maps.data_flip.as_fd()).map_err(fail)?;
     open.maps.losses.reuse_fd(sched.maps.losses.as_fd()).map_err(fail)?;
     open.maps.costs.reuse_fd(sched.maps.costs.as_fd()).map_err(fail)?;
     let skel = open.load().map_err(fail)?;

@@ -88,7 +88,7 @@ impl Unwinder {
             tables,
             needs: Ring::new(&maps.unwind_needs)?,
             snapshots: Ring::new(&maps.unwind_snapshots)?,
-            flip: FlipPage::new(&maps.flip)?,
+            flip: FlipPage::new(&maps.data_flip)?,
             iterator: mappings.progs.mappings.as_fd().try_clone_to_owned()?,
             ids,
             only,
