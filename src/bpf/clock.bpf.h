@@ -20,7 +20,7 @@
 #ifndef SBERF_CLOCK_BPF_H
 #define SBERF_CLOCK_BPF_H
 
-#define CLOCK_EVERY_NS 50000
+#define CLOCK_EVERY_NS 100000
 #define CLOCK_AGREES_NS 256
 
 static __always_inline __u64 now_by(struct lag *lag, __u64 clock)

@@ -31,7 +31,7 @@ static __always_inline __u64 log2_u64(__u64 v)
 }
 
 /* Below 8 each value has its own. */
-static __always_inline __u32 bucket_of(__u64 value)
+static __always_inline __u64 bucket_of(__u64 value)
 {
 	__u64 shift = log2_u64(value | 8) - 3;
 
@@ -39,7 +39,7 @@ static __always_inline __u32 bucket_of(__u64 value)
 }
 
 /* Index of a bucket in an array of WINDOW_CELLS; what lies outside goes to the first or the last cell. */
-static __always_inline __u32 window_cell(__u32 bucket)
+static __always_inline __u64 window_cell(__u64 bucket)
 {
 	if (bucket < WINDOW_FIRST)
 		return 0;

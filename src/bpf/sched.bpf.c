@@ -76,9 +76,8 @@ static __always_inline bool leave_cpu(struct task_struct *task, struct flip *f, 
 static __always_inline void take_cpu(struct task_struct *task, struct flip *f, struct cpu_acc *cpu, __u32 here, __u64 now)
 {
 	struct thread *t = thread_of(task, f, now, ST_PREEMPTED);
-	__u32 bucket;
+	__u64 waited, bucket;
 	struct acc *acc;
-	__u64 waited;
 
 	if (!t)
 		return;

@@ -245,11 +245,10 @@ static __always_inline __u64 elapsed(__u64 then, __u64 now)
 }
 
 /* Counts a value and yields its bucket. */
-static __always_inline __u32 hist_add(struct acc *acc, struct task_struct *task, __u64 gen, __u32 kind, __u64 value)
+static __always_inline __u64 hist_add(struct acc *acc, struct task_struct *task, __u64 gen, __u32 kind, __u64 value)
 {
-	__u32 bucket = bucket_of(value);
+	__u64 bucket = bucket_of(value), at = bucket;
 	struct cell *cell;
-	__u64 at = bucket;
 
 	BOUND(at, HIST_CELLS - 1);
 	cell = &acc->hist[kind][at];

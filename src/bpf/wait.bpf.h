@@ -7,16 +7,19 @@ const volatile __u8 syscall_class[SYSCALLS] = {}; /* enum state; 0 reads as ST_O
 
 static __always_inline __u32 by_descriptor(struct task_struct *task, __u32 fd)
 {
-	struct fdtable *fdt = BPF_CORE_READ(task, files, fdt);
-	struct file **slots, *file = NULL;
-	__u16 mode = 0;
+	struct fdtable *fdt = WALK_FROM(task, struct task_struct)->files->fdt;
+	struct file *file = NULL;
+	__u16 mode;
 
-	if (!fdt || fd >= BPF_CORE_READ(fdt, max_fds))
+	if (!fdt || fd >= fdt->max_fds)
 		return ST_OTHER;
-	slots = BPF_CORE_READ(fdt, fd);
-	if (bpf_probe_read_kernel(&file, sizeof(file), &slots[fd]) || !file)
+	if (bpf_probe_read_kernel(&file, sizeof(file), &fdt->fd[fd]) || !file)
 		return ST_OTHER;
-	mode = BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT;
+	/* What a helper has read is no pointer to the verifier, unless there is a cast. */
+	if (bpf_ksym_exists(bpf_rdonly_cast))
+		mode = bpf_core_cast(file, struct file)->f_inode->i_mode & S_IFMT;
+	else
+		mode = BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT;
 	return mode == S_IFSOCK ? ST_NET : mode == S_IFIFO ? ST_PIPE : ST_OTHER;
 }
 
