@@ -81,8 +81,10 @@ const BUCKETS: &str = r#"
 #include <stdio.h>
 #undef __always_inline
 #define __always_inline inline __attribute__((always_inline))
+typedef unsigned char __u8;
 typedef unsigned int __u32;
 typedef unsigned long long __u64;
+#define BOUND(index, mask) ((index) &= (mask))
 #define WINDOW_FIRST 0
 #define WINDOW_CELLS 1
 #include "hist.bpf.h"
@@ -90,7 +92,7 @@ int main(void)
 {
 	unsigned long long value;
 	while (scanf("%llu", &value) == 1)
-		printf("%u\n", bucket_of(value));
+		printf("%llu\n", bucket_of(value));
 	return 0;
 }
 "#;
