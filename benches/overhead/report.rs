@@ -102,7 +102,7 @@ fn counted(pid: u32, work: &dyn Fn() -> Result<()>) -> Result<Vec<Program>> {
 }
 
 /// The same for a tool that is started for it, and has seen the work once: of a program that is new to it, sberf makes unwind tables on
-/// the other CPU meanwhile, which where two CPUs are one core makes everything slower.
+/// the other CPU meanwhile, and for some tenths of a second the load itself may be a third slower.
 fn counted_tool(tool: &Tool, work: &dyn Fn() -> Result<()>, scratch: &Path) -> Result<Vec<Program>> {
     let running = Running::start(tool, scratch)?;
     work()?;
