@@ -52,8 +52,10 @@ pub struct ProgramCost {
     pub ns: u64,
 }
 
-/// Programs that we have run ourselves: their time is CPU time of this process already.
-const RUN_BY_US: [&str; 4] = ["tasks", "some_tasks", "nothing", "mappings"];
+/// A program of this name we have run ourselves: its time is CPU time of this process already.
+pub fn is_run_by_us(program: &str) -> bool {
+    matches!(program, "tasks" | "some_tasks" | "nothing" | "mappings" | "name_code")
+}
 
 /// What our threads of one kind used.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -98,7 +100,7 @@ pub struct OtherProgram {
 impl Cost {
     /// Time in BPF programs, without what is part of `user_space_ns` already; `None` if not known.
     pub fn bpf_ns(&self) -> Option<u64> {
-        let theirs = self.programs.iter().filter(|program| !RUN_BY_US.contains(&program.name.as_str()));
+        let theirs = self.programs.iter().filter(|program| !is_run_by_us(&program.name));
         let sum = theirs.fold(0u64, |sum, program| sum.saturating_add(program.ns));
         (!self.programs.is_empty()).then_some(sum)
     }
@@ -118,7 +120,8 @@ mod tests {
         let program = |name: &str, ns| ProgramCost { name: name.into(), runs: 1, ns };
         let mut cost = Cost { user_space_ns: 1000, ..Cost::default() };
         assert_eq!((cost.bpf_ns(), cost.total_ns()), (None, 1000));
-        cost.programs = vec![program("sched_switch", 30), program("tasks", 500), program("sample", 4)];
+        cost.programs =
+            vec![program("sched_switch", 30), program("tasks", 500), program("name_code", 70), program("sample", 4)];
         assert_eq!((cost.bpf_ns(), cost.total_ns()), (Some(34), 1034));
     }
 }

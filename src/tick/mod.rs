@@ -23,7 +23,7 @@ mod stuck;
 mod watch;
 
 pub use asleep::Asleep;
-pub use cost::{Clockwork, Collector, Cost, OtherProgram, ProgramCost, ThreadCost};
+pub use cost::{Clockwork, Collector, Cost, OtherProgram, ProgramCost, ThreadCost, is_run_by_us};
 pub use disk::{DiskOp, DiskOpTick, DiskTick, ProcessIo, SlowRequest};
 pub use hist::{BUCKETS, Hist, bucket_high, bucket_low, bucket_mid, bucket_of};
 pub use loss::Loss;

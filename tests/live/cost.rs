@@ -57,6 +57,15 @@ impl Nothing {
     }
 }
 
+/// Ids of the BPF programs to which this process has a descriptor.
+fn held() -> Vec<u32> {
+    let id = |entry: std::io::Result<std::fs::DirEntry>| {
+        let info = std::fs::read_to_string(entry.ok()?.path()).ok()?;
+        info.lines().find_map(|line| line.strip_prefix("prog_id:"))?.trim().parse().ok()
+    };
+    std::fs::read_dir("/proc/self/fdinfo").expect("descriptors").filter_map(id).collect()
+}
+
 /// What this process used so far, seen from outside: CPU time, and ns in its BPF programs but for those that it runs itself.
 #[derive(Debug)]
 struct Outside {
@@ -69,11 +78,7 @@ impl Outside {
         let stat = std::fs::read_to_string("/proc/self/stat").expect("stat");
         let fields: Vec<&str> = stat.rsplit(") ").next().expect("fields").split(' ').collect();
         let ticks: u64 = [11, 12].map(|at: usize| fields[at].parse::<u64>().expect("a number")).iter().sum();
-        let held = std::fs::read_dir("/proc/self/fdinfo").expect("descriptors").filter_map(|entry| {
-            let info = std::fs::read_to_string(entry.ok()?.path()).ok()?;
-            info.lines().find_map(|line| line.strip_prefix("prog_id:"))?.trim().parse::<u32>().ok()
-        });
-        let held: Vec<u32> = held.collect();
+        let held = held();
         let ours = ProgInfoIter::default().filter(|info| held.contains(&info.id));
         let elsewhere = ours.filter(|info| {
             !["tasks", "some_tasks", "nothing", "nothing_at_all", "mappings", "name_code"]
@@ -100,7 +105,11 @@ fn watched(own_clock: bool) -> (Vec<Tick>, Outside) {
     sleep_ms(2500);
     let (to, after) = next_tick();
     pairs.wait_done();
+    let held = held();
     let seen = recording.stop();
+    let of_others = seen.ticks().filter_map(|tick| tick.cost.others.as_ref()).flatten();
+    let mistaken: Vec<_> = of_others.filter(|other| held.contains(&other.id)).collect();
+    assert!(mistaken.is_empty(), "ours, and taken for somebody else's: {mistaken:?}");
     // The first reading came after the tick that ended at `from` or a moment later, the second likewise.
     let within = |tick: &&Tick| tick.span.start_ns >= from && tick.span.start_ns < to;
     let ticks: Vec<Tick> = seen.ticks().filter(within).cloned().collect();
@@ -120,7 +129,10 @@ fn what_it_says_of_itself_is_what_is_seen_from_outside() {
     let Some(_machine) = machine() else { return };
     let (ticks, outside) = watched(false);
     let said = said(&ticks);
-    assert!(ticks.iter().all(|tick| tick.cost.clockwork == Clockwork::Kernel), "the kernel counted all the time");
+    for tick in ticks.iter().filter(|tick| tick.cost.clockwork != Clockwork::Kernel) {
+        let switches: Vec<u64> = tick.cpus.iter().map(|cpu| cpu.switches).collect();
+        panic!("the kernel counted all the time: {:?}, switches {switches:?}, {:?}", tick.span, tick.cost);
+    }
     let off = said.bpf_ns as f64 / outside.bpf_ns as f64 - 1.0;
     assert!(off.abs() <= 0.10, "BPF programs: {said:?}, from outside {outside:?}");
     // Clock ticks of 10 ms on one side.

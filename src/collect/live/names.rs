@@ -3,6 +3,7 @@
 use std::mem::{offset_of, size_of};
 use std::ops::Range;
 
+use libbpf_rs::skel::Skel as _;
 use libbpf_rs::{MapCore, MapFlags, ProgramInput};
 
 use super::maps::memory_of;
@@ -34,6 +35,11 @@ impl Asked {
     /// Memory of its map, bytes.
     pub fn map_bytes(&self) -> u64 {
         memory_of(&self.0.maps.asked)
+    }
+
+    /// The program, and the map.
+    pub fn object(&self) -> &libbpf_rs::Object {
+        self.0.object()
     }
 
     /// Where the kernel's code lies that calls the hooks of a trace point; `None` if that is not known.

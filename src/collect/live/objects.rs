@@ -19,7 +19,7 @@ use crate::collect::cpus::possible;
 use crate::collect::mappings::open_process;
 use crate::collect::privileges::Privileges;
 use crate::collect::verdicts::Found;
-use crate::tick::{LensStatus, ProcessKey, Refusal};
+use crate::tick::{LensStatus, ProcessKey, Refusal, is_run_by_us};
 
 /// All objects that could be loaded, with their links: dropping it detaches everything.
 pub struct Objects {
@@ -31,6 +31,8 @@ pub struct Objects {
     /// Names the kernel's code, until somebody takes it; without it, names come from a list.
     pub names: Option<Asked>,
     names_bytes: u64,
+    /// Programs whose objects somebody else keeps: who names code, who tells mappings.
+    elsewhere: Vec<Program>,
     /// Makes tables; only where stacks are walked by them.
     pub unwinder: Option<Unwinder>,
     /// The task iterator.
@@ -84,6 +86,8 @@ impl Objects {
             false => Err(Refusal::from("switched off (--unwind fp)")),
         };
         found.mappings = mappings.as_ref().err().cloned();
+        let mut elsewhere: Vec<Program> =
+            mappings.iter().flat_map(|mappings| programs_of(Part::Tasks, mappings.object())).collect();
         let unwinding = mappings.and_then(|mappings| layout::check().map(|()| mappings).map_err(Refusal::from));
         let (loaded, unwinding) = load_by_tables(options, &us, nodes.len(), unwinding)?;
         let (sched, [tasks, some], mut links) = loaded;
@@ -99,6 +103,7 @@ impl Objects {
         let block = keep(&mut found.block, load_block(&sched, &mut links));
         lenses.push(lens("block", &found.block));
         let names = keep(&mut found.names, load_names());
+        elsewhere.extend(names.iter().flat_map(|names| programs_of(Part::Tasks, names.object())));
         let numa = match found.one_node {
             true => {
                 lenses.push(off("numa", "one node: there is nothing to move between".to_owned()));
@@ -119,6 +124,7 @@ impl Objects {
             numa,
             names,
             names_bytes,
+            elsewhere,
             unwinder,
             tasks,
             some: (Privileges::read().kernel >= FINDS_THREADS).then_some(some),
@@ -166,7 +172,7 @@ impl Objects {
     }
 
     /// Every program that is loaded, with its part and name.
-    pub fn programs(&self) -> Vec<(Part, String, OwnedFd)> {
+    pub fn programs(&self) -> Vec<Program> {
         let objects = [
             (Part::Sched, Some(self.sched.object())),
             (Part::OnCpu, self.oncpu.as_ref().map(|skel| skel.object())),
@@ -175,20 +181,31 @@ impl Objects {
             (Part::Numa, self.numa.as_ref().map(|skel| skel.object())),
             (Part::Tasks, self.births.as_ref().map(Births::object)),
         ];
-        let programs = objects
-            .into_iter()
-            .filter_map(|(part, object)| Some((part, object?)))
-            .flat_map(|(part, object)| object.progs().map(move |program| (part, program)));
-        // A program that was left out has no descriptor.
-        programs
-            .filter(|(_, program)| program.as_fd().as_raw_fd() >= 0)
-            .filter_map(|(part, program)| {
-                let name = program.name().to_string_lossy().into_owned();
-                let part = if RUN_BY_US.contains(&name.as_str()) { Part::Tasks } else { part };
-                Some((part, name, program.as_fd().try_clone_to_owned().ok()?))
-            })
-            .collect()
+        let kept = objects.into_iter().filter_map(|(part, object)| Some((part, object?)));
+        let elsewhere = self.elsewhere.iter().filter_map(|program| {
+            let fd = program.fd.try_clone().ok()?;
+            Some(Program { part: program.part, name: program.name.clone(), fd })
+        });
+        kept.flat_map(|(part, object)| programs_of(part, object)).chain(elsewhere).collect()
     }
+}
+
+/// A program of ours.
+pub struct Program {
+    pub part: Part,
+    pub name: String,
+    pub fd: OwnedFd,
+}
+
+/// Those of one object that are loaded.
+fn programs_of(part: Part, object: &libbpf_rs::Object) -> impl Iterator<Item = Program> {
+    // A program that was left out has no descriptor.
+    let loaded = object.progs().filter(|program| program.as_fd().as_raw_fd() >= 0);
+    loaded.filter_map(move |program| {
+        let name = program.name().to_string_lossy().into_owned();
+        let part = if is_run_by_us(&name) { Part::Tasks } else { part };
+        Some(Program { part, name, fd: program.as_fd().try_clone_to_owned().ok()? })
+    })
 }
 
 impl Objects {
@@ -220,9 +237,6 @@ struct Us<'a> {
     /// As in [`Objects`].
     chosen: &'a [(ProcessKey, u32)],
 }
-
-/// Programs of `sched` that only run when we have them run.
-const RUN_BY_US: [&str; 3] = ["tasks", "some_tasks", "nothing"];
 
 /// From this release on a program finds a thread by its id (`bpf_task_from_pid`).
 const FINDS_THREADS: (u32, u32) = (6, 2);

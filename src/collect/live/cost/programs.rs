@@ -1,11 +1,9 @@
 //! Time in our BPF programs: by the kernel's statistics, and by what the programs time themselves.
 
-use std::os::fd::OwnedFd;
-
 use libbpf_rs::MapCore;
 
 use crate::collect::live::maps::{self, ProgramInfo};
-use crate::collect::live::objects::{Objects, Part};
+use crate::collect::live::objects::{Objects, Part, Program};
 use crate::collect::live::wire;
 use crate::tick::ProgramCost;
 
@@ -133,12 +131,10 @@ impl Reading {
 }
 
 /// The kernel's statistics of our programs.
-pub struct Kernel(Vec<Program>);
+pub struct Kernel(Vec<Counted>);
 
-struct Program {
-    part: Part,
-    name: String,
-    fd: OwnedFd,
+struct Counted {
+    program: Program,
     id: u32,
     runs: u64,
     ns: u64,
@@ -146,30 +142,30 @@ struct Program {
 
 impl Kernel {
     /// Of these programs.
-    pub fn new(programs: Vec<(Part, String, OwnedFd)>) -> Self {
-        let program = |(part, name, fd)| {
-            let ProgramInfo { id, .. } = maps::program_info(&fd)?;
-            Some(Program { part, name, fd, id, runs: 0, ns: 0 })
+    pub fn new(programs: Vec<Program>) -> Self {
+        let counted = |program: Program| {
+            let ProgramInfo { id, .. } = maps::program_info(&program.fd)?;
+            Some(Counted { program, id, runs: 0, ns: 0 })
         };
-        Kernel(programs.into_iter().filter_map(program).collect())
+        Kernel(programs.into_iter().filter_map(counted).collect())
     }
 
     /// What was counted since the last call, while it was counted; those that ran.
     pub fn since(&mut self) -> Vec<(Part, ProgramCost)> {
-        self.0.iter_mut().filter_map(|program| Some((program.part, program.since()?))).collect()
+        self.0.iter_mut().filter_map(|counted| Some((counted.program.part, counted.since()?))).collect()
     }
 
     /// A program of ours has this id.
     pub fn has(&self, id: u32) -> bool {
-        self.0.iter().any(|program| program.id == id)
+        self.0.iter().any(|counted| counted.id == id)
     }
 }
 
-impl Program {
+impl Counted {
     fn since(&mut self) -> Option<ProgramCost> {
-        let ProgramInfo { runs, ns, .. } = maps::program_info(&self.fd)?;
+        let ProgramInfo { runs, ns, .. } = maps::program_info(&self.program.fd)?;
         let cost = ProgramCost {
-            name: self.name.clone(),
+            name: self.program.name.clone(),
             runs: runs.saturating_sub(self.runs),
             ns: ns.saturating_sub(self.ns),
         };
