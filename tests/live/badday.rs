@@ -2,7 +2,7 @@
 
 use sberf::tick::{Life, State};
 
-use crate::machine::{last_cpu, machine, now_ns, scratch, skipped, sleep_ms};
+use crate::machine::{last_cpu, machine, now_ns, scratch, skipped, sleep_ms, wait_for_freed_maps};
 use crate::recording::Recording;
 use crate::workload::Workload;
 
@@ -70,7 +70,9 @@ fn a_cpu_may_go_and_come_back() {
     let mut blocked = Workload::prepare("blocked", &[&scratch("hotplug").display().to_string()]);
     blocked.run();
     let cpu = last_cpu();
+    wait_for_freed_maps();
     let recording = Recording::start();
+    recording.wait_ticks(1);
     let left = match Offline::take(cpu) {
         Ok(offline) => {
             let left = now_ns();

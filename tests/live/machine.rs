@@ -70,6 +70,28 @@ fn can_make_a_map() -> bool {
     }
 }
 
+/// Waits until the kernel has freed the BPF maps that were let go: to be called before a CPU is taken offline.
+///
+/// Linux 6.18 frees a map of task storage on a CPU that the worker may not leave, and waits there for a grace period, which waits for
+/// the CPUs to stand still; a CPU that is to go waits for the worker. Then that CPU never goes, and whoever asks for the CPUs hangs.
+pub fn wait_for_freed_maps() {
+    let is_at_it = |entry: std::io::Result<std::fs::DirEntry>| {
+        let stack = entry.and_then(|entry| std::fs::read_to_string(entry.path().join("stack")));
+        stack.is_ok_and(|stack| stack.contains("bpf_map_free"))
+    };
+    let mut quiet = 0;
+    for _ in 0..300 {
+        let freeing = std::fs::read_dir("/proc").is_ok_and(|entries| entries.into_iter().any(is_at_it));
+        quiet = if freeing { 0 } else { quiet + 1 };
+        // The work may not have begun yet.
+        if quiet == 5 {
+            return;
+        }
+        sleep_ms(100);
+    }
+    panic!("the kernel has been freeing maps for 30 s");
+}
+
 /// CLOCK_MONOTONIC ns, as in ticks.
 pub fn now_ns() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);

@@ -8,7 +8,7 @@ use sberf::tick::{Lens, Loss, Tick};
 
 use super::known::set_up;
 use super::{check, tell_lenses};
-use crate::machine::now_ns;
+use crate::machine::{now_ns, wait_for_freed_maps};
 use crate::recording::{Recorded, Recording};
 use crate::workload::Workload;
 
@@ -74,6 +74,7 @@ pub fn wide() {
 }
 
 fn holes(missing: &[u32], goes: u32) -> String {
+    wait_for_freed_maps();
     missing.iter().for_each(|cpu| set_online(*cpu, false));
     let first = online();
     assert!(missing.iter().all(|cpu| !first.contains(cpu)));
