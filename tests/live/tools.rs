@@ -119,7 +119,7 @@ fn agree(what: &str, ours: &Hist, printed: &str) {
 #[test]
 fn runqlat_agrees() {
     let Some(_machine) = machine() else { return };
-    // On one CPU: hogs make waits of milliseconds, a pipe those of one or two µs.
+    // On one CPU: hogs make waits of milliseconds, pipes and yields those of one or two µs.
     let mut mixed = Workload::prepare_pinned("mixed", last_cpu(), &[]);
     let Some(runqlat) = Tool::start("runqlat", &["-p", &mixed.pid().to_string()]) else { return };
     let recording = Recording::start();
